@@ -1,0 +1,43 @@
+# Everything runs in a .venv here; each target builds what it lacks. `make demo` and `make test` are the two to know.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: install display demo test test-all lint bench docs clean
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ctpipe needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[review]' --group dev
+	touch $@
+
+# Debian packages that a viewer without a screen needs; skipped with a word where they cannot be installed
+display:
+	@sh deploy/install-display.sh
+
+demo: $(READY)
+	$(BIN)/ctpipe demo demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet . || echo 'note: ruff format would change files'
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+test: $(READY) display lint
+	sh deploy/with-display.sh $(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(READY) display lint
+	sh deploy/with-display.sh $(BIN)/python -m pytest
+
+bench: $(READY)
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(READY)
+	$(BIN)/python -m docs.pictures
+
+clean:
+	rm -rf .venv build demo *.egg-info

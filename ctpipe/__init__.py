@@ -1,0 +1,34 @@
+"""ctpipe: CT series to OME-Zarr, patch tables, batched inference and labelled volumes.
+
+The faces below are stable; everything else is private. They are imported on first use, so that `import ctpipe` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_FACES = {
+    "check": "ctpipe.pipeline",
+    "evaluate": "ctpipe.pipeline",
+    "infer": "ctpipe.pipeline",
+    "ingest": "ctpipe.pipeline",
+    "load_model": "ctpipe.models",
+    "open_store": "ctpipe.store",
+    "patch_table": "ctpipe.patches",
+    "train": "ctpipe.pipeline",
+}
+
+__all__ = ["__version__", *sorted(_FACES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FACES:
+        raise AttributeError(f"module 'ctpipe' has no attribute {name!r}")
+    return getattr(importlib.import_module(_FACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_FACES])

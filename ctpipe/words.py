@@ -1,0 +1,61 @@
+"""The words of ctpipe: one name for each kind of thing, shared by every layer (docs/words.md)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class ZYX(NamedTuple):
+    """Three numbers along the array axes (plane, row, column), in voxels unless a name says mm."""
+
+    z: int
+    y: int
+    x: int
+
+
+class XYZ(NamedTuple):
+    """Patient coordinates in millimetres, DICOM's LPS: left, posterior, superior (PS3.3 C.7.6.2.1.1)."""
+
+    x: float
+    y: float
+    z: float
+
+
+class VerdictKind(StrEnum):
+    """What became of one volume of the input."""
+
+    ACCEPT = "accept"  # plainly right: taken as it is
+    REPAIR = "repair"  # taken after a stated, lossless repair (an identical duplicate dropped, say)
+    REJECT = "reject"  # not plainly right: refused with a reason and a cure
+    SET_ASIDE = "set-aside"  # valid, but no CT volume: never counted as a failure
+
+
+class LabelKind(StrEnum):
+    """Where a label volume comes from."""
+
+    TRUTH = "truth"  # brought in beside the CT
+    PREDICTION = "prediction"  # a model's run
+    REVIEW = "review"  # a person's correction
+
+
+class Pad(StrEnum):
+    """What a window sees beyond the border of its plane."""
+
+    EDGE = "edge"  # the nearest voxel of the plane
+    CONSTANT = "constant"  # the lowest value of the model's input range
+
+
+class Fill(StrEnum):
+    """How predictions at strided centres are brought to every voxel."""
+
+    NEAREST = "nearest"  # each voxel takes the class of its nearest centre; ties go to the lower index
+    LINEAR = "linear"  # scores are interpolated linearly between centres, then the highest class wins
+
+
+class Region(StrEnum):
+    """Which centres are evaluated; all others are background."""
+
+    ALL = "all"
+    BODY = "body"  # centres above the threshold of air in the smoothed volume
+    ORGAN = "organ"  # centres inside or near the classes that the earlier model found
