@@ -57,5 +57,21 @@ class Region(StrEnum):
     """Which centres are evaluated; all others are background."""
 
     ALL = "all"
-    BODY = "body"  # centres above the threshold of air in the smoothed volume
+    BODY = "body"  # centres above -500 HU: no air, no lung
     ORGAN = "organ"  # centres inside or near the classes that the earlier model found
+
+
+# Colour of label n is number (n - 1) modulo their count: 8-bit red, green, blue. They stay apart on grey CT, most of them
+# for colour-blind eyes too; an organ comes first (green), what is wrong with it second (orange red).
+LABEL_COLOURS: tuple[tuple[int, int, int], ...] = (
+    (46, 184, 134),
+    (255, 96, 48),
+    (86, 180, 233),
+    (245, 224, 66),
+    (204, 121, 190),
+    (230, 159, 0),
+    (72, 112, 224),
+    (176, 216, 64),
+    (255, 158, 176),
+    (178, 146, 106),
+)

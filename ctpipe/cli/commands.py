@@ -1,0 +1,308 @@
+"""What each command does: one call of the library, one table or JSON document, an exit code.
+
+Heavy imports stand inside the functions: `ctpipe --help` must not wait for torch, Prefect or napari.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ctpipe.cli.progress import progress_lines
+from ctpipe.cli.tables import print_json, print_table
+from ctpipe.errors import UsageError
+
+
+def check(args: argparse.Namespace) -> int:
+    from ctpipe import pipeline
+
+    with progress_lines() as progress:
+        verdicts = pipeline.check(args.paths, progress=progress)
+    document = pipeline.check_json(verdicts)
+    if args.json:
+        print_json(document)
+    else:
+        _print_verdicts(document["volumes"], document["summary"])
+    summary = document["summary"]
+    taken = summary["accept"] + summary["repair"]
+    return 3 if summary["reject"] or not taken else 0
+
+
+def ingest(args: argparse.Namespace) -> int:
+    from ctpipe import pipeline
+
+    with progress_lines() as progress, _client(args.cluster) as client:
+        report = pipeline.ingest(args.paths, args.store, labels=args.labels, classes=args.classes,
+                                 keep_uids=args.keep_uids, client=client, progress=progress)  # fmt: skip
+    document = report.as_json()
+    if args.json:
+        print_json(document)
+    else:
+        _print_verdicts(document["volumes"], document["summary"])
+        _print_labels(document)
+    if not report.volumes:
+        print("ctpipe: nothing was accepted; cure: see the reasons above, or ctpipe check", file=sys.stderr)
+    return report.exit_code
+
+
+def _print_verdicts(volumes: list[dict[str, Any]], summary: dict[str, int]) -> None:
+    for verdict in ("accept", "repair", "reject"):
+        chosen = [v for v in volumes if v["verdict"] == verdict]
+        if chosen:
+            rows = [(v["verdict"], v.get("id", v["series"] or "-"), v["files"],
+                     "x".join(map(str, v["shape"])) if v["shape"] else "-", v["reason"] or "-") for v in chosen]  # fmt: skip
+            print_table(("verdict", "volume", "files", "shape", "reason"), rows)
+            print()
+    for volume in volumes:
+        if volume["verdict"] == "reject":
+            print(f"rejected ({volume['reason']}): {volume['detail']}; cure: {volume['cure']}")
+    aside: dict[str, int] = {}
+    for volume in volumes:
+        if volume["verdict"] == "set-aside":
+            aside[volume["reason"]] = aside.get(volume["reason"], 0) + volume["files"]
+    if aside:
+        print("set aside: " + ", ".join(f"{n} file(s) {reason}" for reason, n in sorted(aside.items())))
+    print("summary: " + ", ".join(f"{n} {kind}" for kind, n in summary.items()))
+
+
+def _print_labels(document: dict[str, Any]) -> None:
+    for label in document["labels"]:
+        if label["verdict"] == "accept":
+            voxels = ", ".join(f"{name} {n}" for name, n in label["voxels"].items())
+            print(f"labels of {label['series']}: {label['name']} (voxels: {voxels})")
+        else:
+            print(f"labels {label['verdict']} ({label['reason']}): {label['detail']}; cure: {label['cure']}")
+    if document["unused_structures"]:
+        names = document["unused_structures"]
+        print(f"structures that no class takes: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}")
+
+
+def ls(args: argparse.Namespace) -> int:
+    from ctpipe.store import open_store
+
+    volumes = [
+        {
+            "id": series.id,
+            "patient": series.patient,
+            "shape": list(series.grid.shape),
+            "spacing": [round(mm, 6) for mm in series.grid.spacing_mm],
+            "grid_id": series.grid.grid_id,
+            "labels": {
+                name: {"kind": str(labels.kind), "classes": {str(k): v for k, v in labels.classes.items()}}
+                for name, labels in series.labels.items()
+            },
+        }
+        for series in open_store(args.store).values()
+    ]
+    if args.json:
+        print_json(volumes)
+        return 0
+    rows = [
+        (v["id"], v["patient"], "x".join(map(str, v["shape"])), " ".join(f"{mm:.3g}" for mm in v["spacing"]),
+         ", ".join(f"{name} ({label['kind']})" for name, label in v["labels"].items()) or "-")
+        for v in volumes
+    ]  # fmt: skip
+    print_table(("volume", "patient", "shape z y x", "spacing mm", "labels"), rows)
+    print(f"{len(volumes)} volume(s)")
+    return 0
+
+
+def train(args: argparse.Namespace) -> int:
+    from ctpipe import pipeline
+
+    with progress_lines() as progress:
+        report = pipeline.train_model(args.store, args.recipe, args.out, patients=args.patients,
+                                      validate=args.validate, progress=progress)  # fmt: skip
+    document = report.as_json()
+    if args.json:
+        print_json(document)
+        return 0
+    print(f"model {report.digest} in {report.model}: {len(report.train_patients)} patients, best epoch "
+          f"{report.best_epoch} by {len(report.validation_patients)} validation patient(s)")
+    print_table(("class", "validation Dice"), list(report.scores.items()))
+    print(f"next: ctpipe infer {args.store} --model {args.out}")
+    return 0
+
+
+def infer(args: argparse.Namespace) -> int:
+    from ctpipe import pipeline
+
+    with progress_lines() as progress, _client(args.cluster) as client:
+        report = pipeline.infer(args.store, args.model, args.series, client, progress=progress)
+    for series, fault in report.failed.items():
+        print(f"ctpipe: volume {series} failed: {fault}", file=sys.stderr)
+    if args.json:
+        print_json(report.as_json())
+        return report.exit_code
+    rows = [(run.series, run.run, run.windows, run.slabs, f"{run.seconds:.1f}",
+             "was there" if run.known else f"{run.resumed} slab(s) kept" if run.resumed else "new")
+            for run in report.runs]  # fmt: skip
+    print_table(("volume", "run", "windows", "slabs", "seconds", "state"), rows)
+    if report.runs:
+        print(f"next: ctpipe evaluate {args.store} --run {report.runs[0].run}   or   ctpipe review {args.store}")
+    return report.exit_code
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    from ctpipe import pipeline
+    from ctpipe.scoring import summary_lines
+
+    report = pipeline.evaluate(args.store, args.runs, args.truth)
+    if args.html:
+        pipeline.write_case_page(args.store, report, args.html)
+    if args.json:
+        print_json(report.as_json())
+        return 0
+    header, *rows = summary_lines(*report.series.values())
+    print_table(header, rows)
+    return 0
+
+
+def review(args: argparse.Namespace) -> int:
+    from ctpipe.review import open_review
+
+    open_review(args.store, args.series, labels=args.labels)
+    return 0
+
+
+def demo(args: argparse.Namespace) -> int:
+    from ctpipe.demo import run_demo
+
+    with progress_lines() as progress:
+        result = run_demo(args.folder, seed=args.seed, progress=progress)
+    if args.json:
+        print_json(result.as_json())
+    else:
+        header, *rows = result.summary()
+        print_table(header, rows)
+        for line in result.next_lines():
+            print(line)
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    from ctpipe.store import open_store
+    from ctpipe.store import verify as verify_store
+
+    report = verify_store(open_store(args.store))
+    if args.json:
+        print_json(report)
+    else:
+        for fault in report["faults"]:
+            print(f"fault: volume {fault['volume']}, array {fault['array']}, shard {fault['shard']}: {fault['what']}")
+        print(f"checked {report['checked']} files, {report['bytes'] / 2**20:.1f} MiB: {len(report['faults'])} fault(s)")
+    return 3 if report["faults"] else 0
+
+
+def gc(args: argparse.Namespace) -> int:
+    from ctpipe.store import collect_garbage, open_store
+
+    removed = collect_garbage(open_store(args.store, mode="a"), dry_run=args.dry_run)
+    for path in removed:
+        print(path)
+    print(f"{len(removed)} {'would be' if args.dry_run else ''} removed".replace("  ", " "))
+    return 0
+
+
+def rm(args: argparse.Namespace) -> int:
+    from ctpipe.store import open_store, remove
+
+    removed = remove(open_store(args.store, mode="a"), args.target)
+    for path in removed:
+        print(path)
+    print(f"{len(removed)} removed; copies and backups outside the store are not reached")
+    return 0
+
+
+def models(args: argparse.Namespace) -> int:
+    from ctpipe.config import recipe_names
+    from ctpipe.models import load_model, network_names
+
+    if args.action == "ls":
+        document: dict[str, Any] = {"networks": list(network_names()), "recipes": recipe_names()}
+        if args.json:
+            print_json(document)
+        else:
+            print("networks: " + ", ".join(document["networks"]))
+            print("recipes:  " + ", ".join(document["recipes"]))
+        return 0
+    if not args.model:
+        raise UsageError("models show needs a model's folder", "ctpipe models show MODEL")
+    model = load_model(args.model)
+    chain = [model]
+    while chain[-1].before is not None:
+        chain.append(chain[-1].before)
+    facts = [
+        {"digest": m.digest, "name": m.spec.name, "network": m.spec.network, "classes": list(m.spec.classes),
+         "window": m.spec.window, "channels": m.spec.channels, "licence": m.spec.licence, "training": m.spec.training}
+        for m in chain
+    ]  # fmt: skip
+    if args.json:
+        print_json(facts)
+        return 0
+    print_table(("digest", "recipe", "network", "window", "classes"),
+                [(f["digest"], f["name"], f["network"], f["window"], ", ".join(f["classes"])) for f in facts])
+    print(json.dumps(facts[0]["training"], indent=1))
+    return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    from ctpipe.doctor import examine
+
+    findings = examine()
+    if args.json:
+        print_json([finding.as_json() for finding in findings])
+    else:
+        print_table(("what", "state", "found", "cure"),
+                    [(f.what, "ok" if f.ok else "missing", f.found, f.cure) for f in findings])
+    return 0
+
+
+def deploy(args: argparse.Namespace) -> int:
+    from ctpipe import deploy as deployments
+
+    if args.action == "up":
+        document: Any = deployments.up()
+    elif args.action == "status":
+        document = deployments.status()
+    else:
+        if not args.flow:
+            raise UsageError("deploy run needs a flow", "ctpipe deploy run ingest --param source=... --param store=...")
+        document = deployments.run(args.flow, _parameters(args.param), watch=args.watch)
+    if args.json:
+        print_json(document)
+    else:
+        for line in deployments.lines(document):
+            print(line)
+    return 3 if isinstance(document, dict) and document.get("state") in ("Failed", "Crashed", "Cancelled") else 0
+
+
+def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs; a value that is JSON is taken as such, else as text."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--param {key!r} has no value", "write --param KEY=VALUE")
+        try:
+            values[key] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key] = text
+    return values
+
+
+@contextmanager
+def _client(address: str | None) -> Iterator[Any]:
+    """A client of the cluster that was named, or None: the stage then decides (few tasks run in this process)."""
+    if not (address or os.environ.get("CTPIPE_CLUSTER")):
+        yield None
+        return
+    from ctpipe.cluster import client_for
+
+    with client_for(0, address=address) as client:
+        yield client

@@ -1,0 +1,53 @@
+"""main(argv) -> exit code; entry() is the console script."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from ctpipe.cli.parser import parse
+from ctpipe.errors import CtpipeError
+
+
+def entry() -> None:
+    """The console script: exits with the code of `main`, at once and without a traceback when a pipe is closed."""
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 done, 1 a bug, 2 usage, 3 partly refused, 4 no memory or disk, 130 interrupted (DESIGN 8)."""
+    args = parse(argv)
+    try:
+        return int(args.run(args))
+    except CtpipeError as error:
+        print(f"ctpipe: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("ctpipe: interrupted; what is finished is kept, run the same command to go on", file=sys.stderr)
+        return 130
+    except MemoryError:
+        print("ctpipe: out of memory; cure: run on fewer workers, or on a machine with more memory", file=sys.stderr)
+        return 4
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # a bug: say so in one line, keep the traceback for a report
+        where = _save_traceback()
+        print(f"ctpipe: a bug: {type(error).__name__}; cure: report it with {where}", file=sys.stderr)
+        return 1
+
+
+def _save_traceback() -> Path:
+    """The traceback in a new private file; it holds code lines and may hold paths, so it is not printed."""
+    handle, name = tempfile.mkstemp(prefix="ctpipe-bug-", suffix=".txt", text=True)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        traceback.print_exc(file=file)
+    return Path(name)

@@ -1,0 +1,232 @@
+"""The grammar of the command line. Each --help teaches by example; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from ctpipe import __version__
+from ctpipe.cli import commands
+
+Run = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a wrong argument, with the cure; exit 2."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; cure: see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments; `run` is the function of the chosen command. A wrong argument ends with exit code 2."""
+    args = _parser().parse_args(argv)
+    return args
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="ctpipe",
+        description="CT series to OME-Zarr, patch tables, batched inference, labelled volumes, review in napari.",
+        epilog="start with:  ctpipe demo        then, with your own data:\n"
+        "  ctpipe check FOLDER                                  what is there, and is it right?\n"
+        "  ctpipe ingest FOLDER --store S                       DICOM -> store\n"
+        "  ctpipe ls S                                          what the store holds\n"
+        "  ctpipe train S --recipe demo --out MODEL             truth labels -> model\n"
+        "  ctpipe infer S --model MODEL                         model -> predictions\n"
+        "  ctpipe evaluate S --run RUN                          predictions against truth\n"
+        "  ctpipe review S                                      look and correct in napari",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ctpipe {__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_check, _ingest, _ls, _train, _infer, _evaluate, _review, _demo, _verify, _gc, _rm, _models, _doctor,
+                _deploy):  # fmt: skip
+        add(verbs)
+    return parser
+
+
+def _verb(verbs: Any, name: str, help_line: str, run: Run, examples: str) -> Any:
+    verb = verbs.add_parser(
+        name, help=help_line, description=help_line[0].upper() + help_line[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _json(verb: Any) -> None:
+    verb.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
+
+
+def _store(verb: Any) -> None:
+    default = os.environ.get("CTPIPE_STORE")
+    verb.add_argument("store", metavar="STORE", nargs="?" if default else None, default=default,
+                      help="the store's folder (default: $CTPIPE_STORE)")  # fmt: skip
+
+
+def _cluster(verb: Any) -> None:
+    verb.add_argument("--cluster", metavar="ADDRESS",
+                      help="a Dask scheduler, tcp://127.0.0.1:8786 or tls://HOST:PORT (default: $CTPIPE_CLUSTER, else "
+                           "this machine's cores)")  # fmt: skip
+
+
+def _check(verbs: Any) -> None:
+    verb = _verb(verbs, "check", "judge every CT series under the given paths; writes nothing", commands.check, """
+ctpipe check /data/ct                 folders at any depth, files, .zip and .tar archives
+ctpipe check study.zip --json         reasons and cures for a script
+""")  # fmt: skip
+    verb.add_argument("paths", metavar="DICOM", nargs="+", help="folders, files or archives")
+    _json(verb)
+
+
+def _ingest(verbs: Any) -> None:
+    verb = _verb(verbs, "ingest", "take every plainly right CT series into a store, with truth labels if given",
+                 commands.ingest, """
+ctpipe ingest /data/ct --store S
+ctpipe ingest PATIENT_DICOM.zip --store S --labels MASKS_DICOM.zip --classes liver=1,livertumor=2
+ctpipe ingest CT.zip --store S --labels CT_mask.nii.gz --classes lesion=1:CT_mask
+ctpipe ingest CT.zip --store S --labels RS.zip --classes FILE.toml
+
+CLASSES is NAME=LABEL[:STRUCTURE[+STRUCTURE...]],...; a name takes the structure of that name, also followed by digits
+(livertumor takes livertumor01). Where masks overlap, the class later in the list wins.
+""")  # fmt: skip
+    verb.add_argument("paths", metavar="DICOM", nargs="+", help="folders, files or archives; DICOM is found by content")
+    verb.add_argument("--store", required="CTPIPE_STORE" not in os.environ, default=os.environ.get("CTPIPE_STORE"),
+                      help="the store's folder, made if it is absent (default: $CTPIPE_STORE)")  # fmt: skip
+    verb.add_argument("--labels", nargs="+", metavar="PATH", help="mask series, NIfTI label volumes or RTSTRUCTs")
+    verb.add_argument("--classes", help="which structure becomes which label: a list, or a .toml file")
+    verb.add_argument("--keep-uids", action="store_true", help="keep DICOM UIDs instead of pseudonyms")
+    _cluster(verb)
+    _json(verb)
+
+
+def _ls(verbs: Any) -> None:
+    verb = _verb(verbs, "ls", "list the committed volumes of a store and their labels", commands.ls, """
+ctpipe ls S
+ctpipe ls S --json
+""")  # fmt: skip
+    _store(verb)
+    _json(verb)
+
+
+def _train(verbs: Any) -> None:
+    verb = _verb(verbs, "train", "train a recipe's model on the truth labels of a store", commands.train, """
+ctpipe train S --recipe demo --out MODEL
+ctpipe train S --recipe my.toml --out MODEL --validate p-1f3a p-77c0     choose the validation patients
+""")  # fmt: skip
+    _store(verb)
+    verb.add_argument("--recipe", required=True, metavar="NAME|FILE", help="a shipped recipe or a .toml file")
+    verb.add_argument("--out", required=True, metavar="MODEL", help="folder for the model, its curve and its spec")
+    verb.add_argument("--patients", nargs="+", metavar="PATIENT", help="use only these (pseudonyms, see ctpipe ls)")
+    verb.add_argument("--validate", nargs="+", metavar="PATIENT", help="these choose the best epoch (default: one)")
+    _json(verb)
+
+
+def _infer(verbs: Any) -> None:
+    verb = _verb(verbs, "infer", "predict volumes with a model; finished runs are skipped, half-done ones go on",
+                 commands.infer, """
+ctpipe infer S --model MODEL
+ctpipe infer S --model MODEL --series 7f3a9c 02bd11       unambiguous beginnings will do
+""")  # fmt: skip
+    _store(verb)
+    verb.add_argument("--model", required=True, metavar="MODEL", help="folder made by ctpipe train")
+    verb.add_argument("--series", nargs="+", metavar="ID", help="only these volumes")
+    _cluster(verb)
+    _json(verb)
+
+
+def _evaluate(verbs: Any) -> None:
+    verb = _verb(verbs, "evaluate", "hold predictions against truth: Dice, IoU, precision, recall, lesions",
+                 commands.evaluate, """
+ctpipe evaluate S --run 4be1                  a run, or a model's digest for all its runs
+ctpipe evaluate S --run 4be1 --html case.html  and a page with pictures
+""")  # fmt: skip
+    _store(verb)
+    verb.add_argument("--run", dest="runs", required=True, nargs="+", metavar="RUN", help="run keys or model digests")
+    verb.add_argument("--truth", default="truth", help="label group to hold against (default: the newest truth)")
+    verb.add_argument("--html", metavar="FILE", help="write a self-contained page of the first volume")
+    _json(verb)
+
+
+def _review(verbs: Any) -> None:
+    verb = _verb(verbs, "review", "open CT and labels in napari; corrections are saved as labels of their own",
+                 commands.review, """
+ctpipe review S                     the first volume
+ctpipe review S 7f3a9c              this volume
+ctpipe review S 7f3a9c --labels 4be1  correct this prediction
+""")  # fmt: skip
+    _store(verb)
+    verb.add_argument("series", metavar="SERIES", nargs="?", help="a volume's id or its beginning")
+    verb.add_argument("--labels", metavar="NAME", help="labels to correct (default: newest prediction, else truth)")
+
+
+def _demo(verbs: Any) -> None:
+    verb = _verb(verbs, "demo", "synthetic patients through the whole line, in minutes on two cores", commands.demo, """
+ctpipe demo                  into ./demo
+ctpipe demo DIR --seed 7     other patients
+""")  # fmt: skip
+    verb.add_argument("folder", metavar="DIR", nargs="?", default="demo", help="where to write (default: ./demo)")
+    verb.add_argument("--seed", type=int, default=0, help="which patients (default: 0)")
+    _json(verb)
+
+
+def _verify(verbs: Any) -> None:
+    verb = _verb(verbs, "verify", "read every byte of a store and name what is rotten or missing", commands.verify, """
+ctpipe verify S
+""")  # fmt: skip
+    _store(verb)
+    _json(verb)
+
+
+def _gc(verbs: Any) -> None:
+    verb = _verb(verbs, "gc", "remove what was never committed and whose writer is gone", commands.gc, """
+ctpipe gc S --dry-run
+ctpipe gc S
+""")  # fmt: skip
+    _store(verb)
+    verb.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+
+
+def _rm(verbs: Any) -> None:
+    verb = _verb(verbs, "rm", "remove a volume with all that was derived from it, or one run", commands.rm, """
+ctpipe rm S 7f3a9c
+""")  # fmt: skip
+    _store(verb)
+    verb.add_argument("target", metavar="SERIES|RUN", help="a volume's id or a label group's name, or its beginning")
+
+
+def _models(verbs: Any) -> None:
+    verb = _verb(verbs, "models", "show what a model folder holds, or the networks and recipes that there are",
+                 commands.models, """
+ctpipe models                networks and recipes
+ctpipe models show MODEL     its classes, window, training and digest
+""")  # fmt: skip
+    verb.add_argument("action", choices=["ls", "show"], nargs="?", default="ls")
+    verb.add_argument("model", nargs="?", metavar="MODEL", help="folder made by ctpipe train")
+    _json(verb)
+
+
+def _doctor(verbs: Any) -> None:
+    verb = _verb(verbs, "doctor", "say what is missing on this machine, and the cure", commands.doctor, """
+ctpipe doctor
+""")  # fmt: skip
+    _json(verb)
+
+
+def _deploy(verbs: Any) -> None:
+    verb = _verb(verbs, "deploy", "put the flows on a Prefect server and run them", commands.deploy, """
+ctpipe deploy up                                             make the work pool and the deployments
+ctpipe deploy run ingest --param source=/data/ct --param store=S   run the one deployment of a flow
+ctpipe deploy status
+""")  # fmt: skip
+    verb.add_argument("action", choices=["up", "run", "status"])
+    verb.add_argument("flow", nargs="?", metavar="FLOW", help="ingest, train, infer or evaluate (for run)")
+    verb.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="a parameter; VALUE may be JSON")
+    verb.add_argument("--watch", action="store_true", help="wait for the end; exit code 3 when the flow fails")
+    _json(verb)

@@ -1,0 +1,62 @@
+"""DICOM in: sources, index, split, verdict, pixels, identity; label sources; synthetic series. Only it uses pydicom.
+
+Names are resolved at first use, so that importing this package stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ctpipe.dicom.checking import check
+    from ctpipe.dicom.classes import Assignment, ClassTable
+    from ctpipe.dicom.identity import Pseudonyms, load_pseudonyms
+    from ctpipe.dicom.sources import Fault, Item, Locator, iter_items
+    from ctpipe.dicom.structure import Structure
+    from ctpipe.dicom.structures import Structures, label_planes, match_structures, read_structures
+    from ctpipe.dicom.synthetic import synthetic_uid, write_ct_series, write_mask_series, write_rtstruct
+    from ctpipe.dicom.verdict import Verdict
+    from ctpipe.dicom.volumes import PlaneSource, VolumeSource, plane_table, read_planes
+
+_HOMES = {
+    "Assignment": "classes",
+    "ClassTable": "classes",
+    "Fault": "sources",
+    "Item": "sources",
+    "Locator": "sources",
+    "PlaneSource": "volumes",
+    "Pseudonyms": "identity",
+    "Structure": "structure",
+    "Structures": "structures",
+    "Verdict": "verdict",
+    "VolumeSource": "volumes",
+    "check": "checking",
+    "iter_items": "sources",
+    "label_planes": "structures",
+    "load_pseudonyms": "identity",
+    "match_structures": "structures",
+    "plane_table": "volumes",
+    "read_planes": "volumes",
+    "read_structures": "structures",
+    "synthetic_uid": "synthetic",
+    "write_ct_series": "synthetic",
+    "write_mask_series": "synthetic",
+    "write_rtstruct": "synthetic",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+__all__ = [
+    "Assignment", "ClassTable", "Fault", "Item", "Locator", "PlaneSource", "Pseudonyms", "Structure", "Structures",
+    "Verdict", "VolumeSource", "check", "iter_items", "label_planes", "load_pseudonyms", "match_structures",
+    "plane_table", "read_planes", "read_structures", "synthetic_uid", "write_ct_series", "write_mask_series",
+    "write_rtstruct",
+]  # fmt: skip

@@ -1,0 +1,102 @@
+"""Pseudonyms: what stands in a store in place of patients and UIDs (PS3.15 E.1, keyed so that nobody can try names)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ctpipe.errors import BudgetError, NotThereError, UsageError
+
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Pseudonyms:
+    """Maps identifiers to pseudonyms by HMAC-SHA256 under one key. keep_uids: UIDs pass unchanged (in-house)."""
+
+    key: bytes = field(repr=False)
+    keep_uids: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that tell keys apart and give nothing of the key away."""
+        return self._digest("fingerprint", "")
+
+    def patient(self, text: str) -> str:
+        """Pseudonym of a PatientID: 'p-' and 16 hex digits."""
+        return "p-" + self._digest("patient", text)
+
+    def uid(self, text: str) -> str:
+        """Pseudonym of a study, series, instance or frame-of-reference UID: 'u-' and 16 hex digits."""
+        return text if self.keep_uids else "u-" + self._digest("uid", text)
+
+    def _digest(self, domain: str, text: str) -> str:
+        message = f"ctpipe/1/{domain}\0".encode() + text.encode("utf-8", "surrogateescape")
+        return hmac.new(self.key, message, hashlib.sha256).hexdigest()[:16]
+
+
+def key_path() -> Path:
+    """Where the pseudonym key lies: CTPIPE_KEY, else `ctpipe/key` in the user's configuration folder."""
+    given = os.environ.get("CTPIPE_KEY")
+    if given:
+        return Path(given)
+    from platformdirs import user_config_dir
+
+    return Path(user_config_dir("ctpipe")) / "key"
+
+
+def load_pseudonyms(create: bool = True, keep_uids: bool = False) -> Pseudonyms:
+    """The user's pseudonyms; the key file is made with mode 0600 at first use where `create` allows it.
+
+    Raises NotThereError (no key and create=False), UsageError (a key that others can read, or that is no key).
+    """
+    path = key_path()
+    if create and not path.exists():
+        _make_key(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotThereError(f"there is no pseudonym key at {path}", "set CTPIPE_KEY to the key file") from None
+    except OSError as error:
+        raise UsageError(f"the pseudonym key at {path} cannot be read ({error.strerror})", "set CTPIPE_KEY") from None
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        text = file.read(4096).strip()
+    if not stat.S_ISREG(mode) or mode & 0o077:
+        raise UsageError(f"the pseudonym key at {path} can be read by others", f"chmod 600 {path}")
+    try:
+        key = bytes.fromhex(text.decode("ascii"))
+    except (ValueError, UnicodeDecodeError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise UsageError(f"{path} is no pseudonym key", "set CTPIPE_KEY to the right file, or to a new one")
+    return Pseudonyms(key, keep_uids)
+
+
+def _make_key(path: Path) -> None:
+    """Writes a fresh key whole or not at all; where two processes start at once, the first one's key stands."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES).hex().encode() + b"\n")
+            file.flush()
+            os.fsync(descriptor)
+        try:
+            os.link(temporary, path)  # fails where the key appeared meanwhile
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    except OSError as error:
+        kind = BudgetError if error.errno in (28, 122) else UsageError
+        raise kind(
+            f"the pseudonym key cannot be written to {path} ({error.strerror})",
+            "set CTPIPE_KEY to a place that can be written",
+        ) from None

@@ -1,0 +1,176 @@
+"""Model: a trained network with everything that decides its scores; a folder of JSON and safetensors."""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctpipe.config import Recipe
+from ctpipe.errors import BudgetError, NotThereError, RunError, StoreFaultError, UsageError
+from ctpipe.models.registry import build_network
+from ctpipe.models.spec import ModelSpec
+from ctpipe.models.weights import refuse_pickle, state_as_bytes, state_into
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Windows of a forward pass are a multiple of this: in one of 8, the row of a window in the batch changed the last bits
+# of the 1 x 1 convolutions (oneDNN takes other code for the rows left of a block); in 16 and 64 it never did.
+BATCH_ROWS = 16
+
+SPEC_FILE, WEIGHTS_FILE, BEFORE_FOLDER = "model.json", "weights.safetensors", "before"
+
+
+def use_threads(threads: int) -> None:
+    """Let torch use `threads` threads in this thread's operations: their number changes the last bits of sums."""
+    import torch
+
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
+class Model:
+    """A network in evaluation mode, its spec and the model that runs before it.
+
+    Scores depend on spec, weights and pixels of the window alone: every forward pass has `micro_batch` windows (the
+    last filled up with zeros), the recipe's threads, float32 and no autocast (MODELS 8).
+    """
+
+    def __init__(self, spec: ModelSpec, network: nn.Module, before: Model | None = None) -> None:
+        """`network` is taken over and set to evaluation."""
+        from ctpipe.models.networks import for_inference
+
+        if (before.digest if before else None) != spec.before:
+            raise StoreFaultError("the model that runs before is not the one this model was trained with",
+                                  "copy the whole model folder again")
+        self.spec, self.before = spec, before
+        self.network = network.eval().requires_grad_(False)
+        self._runner = for_inference(network)
+        self.recipe: Recipe = spec.parsed_recipe()
+        self.digest: str = spec.digest()
+
+    @classmethod
+    def of(cls, recipe: Recipe, classes: tuple[str, ...], network: nn.Module, before: Model | None = None, *,
+           training: dict[str, Any] | None = None, licence: str = "") -> Model:
+        """Model of a network trained by `recipe`; its spec is made here, micro_batch rounded up to BATCH_ROWS."""
+        spec = ModelSpec(
+            network=recipe.network,
+            options=network_options(recipe),
+            channels=input_channels(recipe),
+            window=recipe.windows.window,
+            classes=classes,
+            recipe=json.loads(json.dumps(recipe.as_dict())),  # tuples as the lists that a file gives back
+            micro_batch=-(-recipe.predict.micro_batch // BATCH_ROWS) * BATCH_ROWS,
+            weights_sha256=sha256(state_as_bytes(network)).hexdigest(),
+            before=before.digest if before else None,
+            licence=licence,
+            training=training or {},
+        )
+        return cls(spec, network, before)
+
+    def scores(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities of windows: float32 (n, channels, h, w) -> float32 (n, 1 + classes), background first.
+
+        n may be anything; h and w are the window's. RunError where the input or a score is NaN or infinite.
+        """
+        import torch
+
+        wanted = (self.spec.channels, self.spec.window.y, self.spec.window.x)
+        if batch.ndim != 4 or batch.shape[1:] != wanted:
+            raise UsageError(f"windows of shape {batch.shape[1:]} do not fit this model", f"give (n, {wanted})")
+        if not np.isfinite(batch).all():
+            raise RunError("the pixels of a window are NaN or infinite", "ingest the series again from its source")
+        use_threads(self.recipe.predict.threads)
+        size = self.spec.micro_batch
+        out = np.empty((len(batch), 1 + len(self.spec.classes)), np.float32)
+        with torch.inference_mode():
+            for at in range(0, len(batch), size):
+                part = np.ascontiguousarray(batch[at : at + size], np.float32)
+                if len(part) < size:  # kernels, and with them the last bits, are chosen by the batch's size
+                    part = np.concatenate([part, np.zeros((size - len(part), *wanted), np.float32)])
+                pixels = torch.from_numpy(part).contiguous(memory_format=torch.channels_last)
+                scores = torch.softmax(self._runner(pixels)[:, :, 0, 0], 1).numpy()
+                out[at : at + size] = scores[: len(batch) - at]
+        if not np.isfinite(out).all():
+            raise RunError(f"model {self.digest} gave a score that is NaN or infinite", "train it again, or check its weights")
+        return out
+
+    def save(self, folder: str | Path) -> None:
+        """Write model.json, weights.safetensors and before/ into `folder` (made if absent); BudgetError: disk full."""
+        folder = Path(folder)
+        weights = state_as_bytes(self.network)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / WEIGHTS_FILE).write_bytes(weights)
+            if self.before:
+                self.before.save(folder / BEFORE_FOLDER)
+            # last: a folder without it is no model
+            (folder / SPEC_FILE).write_text(json.dumps(self.spec.as_json() | {"digest": self.digest}, indent=1) + "\n")
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise BudgetError(f"the disk is full: a model of {len(weights)} bytes did not fit at {folder}",
+                                  "free space or choose another place") from error
+            raise UsageError(f"cannot write a model at {folder}: {error.strerror}", "choose a folder that can be written") from error
+
+
+def load_model(path: str | Path) -> Model:
+    """The model of a folder that `Model.save` wrote.
+
+    NotThereError: nothing there, or a folder that is no model. UsageError: a file (a pickle is refused unread).
+    StoreFaultError: weights or spec are not those that were saved.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        refuse_pickle(folder)
+        raise UsageError(f"{folder} is a file, not a model", "give the folder that ctpipe train wrote")
+    if not (folder / SPEC_FILE).is_file():
+        raise NotThereError(f"{folder} is no model: it has no {SPEC_FILE}", "give the folder that ctpipe train wrote")
+    spec = _read_spec(folder / SPEC_FILE)
+    weights = _read_weights(folder / WEIGHTS_FILE)
+    if sha256(weights).hexdigest() != spec.weights_sha256:
+        raise StoreFaultError(f"{folder / WEIGHTS_FILE} is not what was saved: its digest differs", "copy the model again")
+    before = load_model(folder / BEFORE_FOLDER) if spec.before else None
+    network = build_network(spec.network, spec.channels, 1 + len(spec.classes), spec.window, spec.options)
+    state_into(network, weights, str(folder / WEIGHTS_FILE))
+    return Model(spec, network, before)
+
+
+def _read_spec(path: Path) -> ModelSpec:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise StoreFaultError(f"{path} is not JSON", "copy the model again") from error
+    stated = values.pop("digest", None) if isinstance(values, dict) else None
+    spec = ModelSpec.from_json(values, str(path))
+    if spec.digest() != stated:
+        raise StoreFaultError(f"{path} is not what was saved: its digest differs", "copy the model again")
+    return spec
+
+
+def _read_weights(path: Path) -> bytes:
+    if not path.is_file():
+        raise StoreFaultError(f"{path} is missing", "copy the model again")
+    refuse_pickle(path)
+    return path.read_bytes()
+
+
+def input_channels(recipe: Recipe) -> int:
+    """Channels of a recipe's network: those of the input, once for each plane of the window."""
+    return len(recipe.input.channels_mm) * recipe.windows.window.z
+
+
+def network_options(recipe: Recipe) -> dict[str, Any]:
+    """Options of a recipe's network less the file that training starts from: it is no part of the model."""
+    return {key: value for key, value in recipe.options.items() if key != "weights"}
+
+
+def retag(model: Model, training: dict[str, Any]) -> Model:
+    """The same model with more said about its training."""
+    return Model(replace(model.spec, training={**model.spec.training, **training}), model.network, model.before)

@@ -1,0 +1,283 @@
+"""Ingest: what was given -> verdicts -> committed volumes and truth labels, slab by slab.
+
+Order of things: everything is judged first (nothing is written), then each accepted volume gets a lease, its missing
+slabs are written by tasks, and one small file commits it. A call that was killed goes on where it stopped, since a
+slab that is whole is not written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import Client
+
+from ctpipe import dicom
+from ctpipe.cluster import client_for, run_tasks
+from ctpipe.dicom import Assignment, ClassTable, Structure, Verdict, VolumeSource
+from ctpipe.errors import InputError, StoreBusyError, UsageError
+from ctpipe.pipeline.keys import truth_key
+from ctpipe.pipeline.reports import IngestReport, TakenLabels, TakenVolume
+from ctpipe.store import GroupWriter, LabelsMeta, SlabRecord, Store, VolumeMeta, open_store
+from ctpipe.volume import Grid, Slab, slabs_of
+from ctpipe.words import LabelKind, VerdictKind
+
+Progress = Callable[[str, int, int], None] | None
+
+
+def check(paths: Sequence[str | Path] | str | Path, progress: Progress = None) -> list[Verdict]:
+    """A verdict for every volume found under `paths`; nothing is written.
+
+    paths: folders, files, .zip or .tar archives. Raises NotThereError for a path that does not exist.
+    """
+    return dicom.check(_paths(paths), progress=progress)
+
+
+def ingest(
+    paths: Sequence[str | Path] | str | Path,
+    store: str | Path | Store,
+    labels: Sequence[str | Path] | str | Path | None = None,
+    classes: str | Path | ClassTable | None = None,
+    *,
+    keep_uids: bool = False,
+    client: Client | None = None,
+    progress: Progress = None,
+) -> IngestReport:
+    """Take every plainly right CT volume under `paths` into `store`, and truth labels where they are given.
+
+    labels: folders or files with mask series, NIfTI label volumes or RTSTRUCTs; never taken for CT.
+    classes: which structure becomes which label (ClassTable, its text form, or a TOML file); needed with `labels`.
+    keep_uids: keep DICOM UIDs instead of pseudonyms (PS3.15 "retain UIDs").
+    Raises UsageError when labels come without classes or a class takes nothing; what is wrong with one series never
+    stops the others: it is in the report.
+    """
+    table = _class_table(labels, classes)
+    label_paths = _paths(labels) if labels else []
+    target = store if isinstance(store, Store) else open_store(store, mode="a")
+    pseudonyms = dicom.load_pseudonyms(keep_uids=keep_uids)
+    verdicts = dicom.check(_paths(paths), pseudonyms, exclude=label_paths, progress=progress)
+    taken, others = _take_volumes(verdicts, target, client, progress)
+    if table is None:
+        return IngestReport(str(target.root), tuple(taken), tuple(others))
+    ids = list(dict.fromkeys(volume.id for volume in taken))
+    named, faults, unused = _take_labels(label_paths, table, target, ids, client, progress)
+    return IngestReport(str(target.root), tuple(taken), tuple(others), tuple(named), tuple(faults), tuple(unused))
+
+
+def _paths(paths: Sequence[str | Path] | str | Path) -> list[Path]:
+    return [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+
+
+def _class_table(labels: Any, classes: Any) -> ClassTable | None:
+    if labels and classes is None:
+        raise UsageError("labels were given but no classes", "add --classes, such as --classes liver=1,livertumor=2")
+    if classes is not None and not labels:
+        raise UsageError("classes were given but no labels", "add --labels with mask folders, NIfTI or RTSTRUCT files")
+    if classes is None or isinstance(classes, ClassTable):
+        return classes
+    text = str(classes)
+    return ClassTable.load(Path(text)) if text.endswith(".toml") else ClassTable.parse(text)
+
+
+# ---------------------------------------------------------------------------------------------- volumes
+@dataclass(frozen=True)
+class VolumeTask:
+    """One slab of one volume: small values only, so that any worker on the same file system can do it."""
+
+    writer: GroupWriter
+    source: VolumeSource
+    slab: Slab
+
+
+def write_volume_slab(task: VolumeTask) -> SlabRecord | str:
+    """The record of the slab, written unless it already lies there whole; or, where the input fails, what is wrong."""
+    done = task.writer.done(task.slab)
+    if done is not None:
+        return done
+    try:
+        voxels = dicom.read_planes(task.source, task.slab.start, task.slab.stop)
+    except InputError as error:  # one bad series never stops the others
+        return str(error)
+    return task.writer.write_slab(task.slab, voxels)
+
+
+def _take_volumes(
+    verdicts: list[Verdict], store: Store, client: Client | None, progress: Progress
+) -> tuple[list[TakenVolume], list[Verdict]]:
+    """(committed volumes, verdicts of the rest) of all verdicts, in their order."""
+    taken: dict[int, TakenVolume] = {}
+    others: dict[int, Verdict] = {}
+    to_write: dict[int, tuple[Verdict, VolumeSource, GroupWriter]] = {}
+    first_with: dict[str, int] = {}
+    for number, verdict in enumerate(verdicts):
+        source = verdict.source
+        if source is None:
+            others[number] = verdict
+        elif source.series_id in store:
+            taken[number] = TakenVolume(verdict, source.series_id, known=True)
+        elif source.series_id in first_with:  # the same series given twice
+            others[number] = _same_voxels(verdict, source.series_id)
+        else:
+            first_with[source.series_id] = number
+            to_write[number] = (verdict, source, store.volume_writer(_volume_meta(source)))
+    n_slabs = sum(len(writer.slabs) for _, _, writer in to_write.values())
+    done = 0
+    with client_for(n_slabs, client) as workers, ExitStack() as leases:
+        waiting: dict[int, dict[int, SlabRecord]] = {}
+        held: dict[int, Any] = {}
+        faults: dict[int, str] = {}
+
+        def tasks() -> Iterator[VolumeTask]:
+            for number, (_, source, writer) in to_write.items():
+                try:
+                    held[number] = leases.enter_context(store.lease(writer.target))
+                except StoreBusyError as error:
+                    faults[number] = str(error)
+                    continue
+                writer.prepare()
+                waiting[number] = {}
+                for slab in writer.slabs:
+                    yield VolumeTask(writer, source, slab)
+
+        numbers = {writer.target: number for number, (_, _, writer) in to_write.items()}
+        for task, result in run_tasks(workers, write_volume_slab, tasks()):
+            number = numbers[task.writer.target]
+            done += 1
+            if progress:
+                progress("ingest", done, n_slabs)
+            if isinstance(result, str):
+                faults[number] = result
+                continue
+            waiting[number][task.slab.index] = result
+            if len(waiting[number]) == len(task.writer.slabs):
+                records = [record for _, record in sorted(waiting.pop(number).items())]
+                verdict, source, writer = to_write[number]
+                outcome = _commit_volume(store, verdict, source, writer, records, held.pop(number))
+                if isinstance(outcome, TakenVolume):
+                    taken[number] = outcome
+                else:
+                    others[number] = outcome
+    for number, fault in faults.items():
+        others[number] = _failed(to_write[number][0], fault)
+    return [taken[n] for n in sorted(taken)], [others[n] for n in sorted(others)]
+
+
+def _volume_meta(source: VolumeSource) -> VolumeMeta:
+    return VolumeMeta(
+        id=source.series_id,
+        grid=source.grid,
+        dtype=source.dtype,
+        patient=source.patient,
+        study=source.study,
+        series=source.series,
+        voi=source.voi,
+        attributes=dict(source.attributes),
+        provenance={"notes": list(source.notes), "planes": len(source.planes)},
+    )
+
+
+def _commit_volume(
+    store: Store, verdict: Verdict, source: VolumeSource, writer: GroupWriter, records: list[SlabRecord], lease: Any
+) -> TakenVolume | Verdict:
+    """Commit, unless the store holds the same voxels on the same grid under another name."""
+    twin = store.find_content(writer.content(records), source.grid)
+    if twin is not None:
+        writer.discard()
+        return _same_voxels(verdict, twin)
+    writer.commit(records, lease, dicom.plane_table(source))
+    return TakenVolume(verdict, source.series_id)
+
+
+def _same_voxels(verdict: Verdict, twin: str) -> Verdict:
+    return replace(
+        verdict, kind=VerdictKind.SET_ASIDE, reason="duplicate-content", source=None,
+        detail=f"the same voxels on the same grid are in the store as {twin}; not committed twice",
+        cure="none needed; use the volume that is there",
+    )  # fmt: skip
+
+
+def _failed(verdict: Verdict, fault: str) -> Verdict:
+    return replace(verdict, kind=VerdictKind.REJECT, reason="unreadable", source=None, detail=fault,
+                   cure="see the message, then run the same command again: what is finished is kept")  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- truth labels
+@dataclass(frozen=True)
+class LabelTask:
+    """One slab of one truth label volume."""
+
+    writer: GroupWriter
+    assignment: Assignment
+    grid: Grid
+    slab: Slab
+    n_classes: int
+
+
+def write_label_slab(task: LabelTask) -> tuple[SlabRecord, list[int]]:
+    """(record, voxels per label 0..n) of the slab, made from the structures by patient coordinates."""
+    voxels = dicom.label_planes(task.assignment, task.grid, task.slab.start, task.slab.stop)
+    counts = np.bincount(voxels.ravel(), minlength=task.n_classes + 1).tolist()
+    return task.writer.done(task.slab) or task.writer.write_slab(task.slab, voxels), counts
+
+
+def _take_labels(
+    paths: list[Path], table: ClassTable, store: Store, ids: list[str], client: Client | None, progress: Progress
+) -> tuple[list[TakenLabels], list[Verdict], list[str]]:
+    """(label groups, faults, structures that no class takes) of everything given as labels."""
+    structures = dicom.read_structures(paths, dicom.load_pseudonyms())
+    all_names = table.assign(structures.found)
+    if all_names.empty and structures.found:
+        raise UsageError(
+            f"no structure matches class {', '.join(all_names.empty)}; the labels hold: "
+            f"{', '.join(sorted({s.name for s in structures.found})[:20])}",
+            "name the structure after the class, as in --classes lesion=1:GTV",
+        )
+    grids = {series_id: store[series_id].grid for series_id in ids}
+    matched, misfits = dicom.match_structures(structures.found, grids)
+    taken: list[TakenLabels] = []
+    for number, (series_id, found) in enumerate(sorted(matched.items())):
+        assignment = table.assign(found)
+        if assignment.by_label:
+            taken.append(_write_labels(store, series_id, table, assignment, client))
+        if progress:
+            progress("labels", number + 1, len(matched))
+    return taken, [*structures.refused, *misfits], list(all_names.unused)
+
+
+def _write_labels(
+    store: Store, series_id: str, table: ClassTable, assignment: Assignment, client: Client | None
+) -> TakenLabels:
+    series = store[series_id]
+    used: list[Structure] = [structure for _, structure in assignment.by_label]
+    name = f"truth-{truth_key(series, table.classes, assignment)}"
+    meta = LabelsMeta(
+        name=name, kind=LabelKind.TRUTH, grid=series.grid, classes=table.classes,
+        dtype="uint8" if max(table.classes) < 256 else "uint16",
+        provenance={"structures": sorted({f"{s.kind}:{s.name}" for s in used}),
+                    "priority": list(table.classes.values())},
+    )  # fmt: skip
+    writer = store.labels_writer(series_id, meta)
+    if writer.committed:
+        return TakenLabels(series_id, name, table.classes, _count(store, series_id, name), known=True)
+    counts = np.zeros(max(table.classes) + 1, np.int64)
+    with store.lease(writer.target) as lease, client_for(len(writer.slabs), client) as workers:
+        writer.prepare()
+        records: dict[int, SlabRecord] = {}
+        tasks = [LabelTask(writer, assignment, series.grid, slab, max(table.classes)) for slab in writer.slabs]
+        for task, (record, slab_counts) in run_tasks(workers, write_label_slab, tasks):
+            records[task.slab.index] = record
+            counts += slab_counts
+        writer.commit([records[i] for i in sorted(records)], lease)
+    return TakenLabels(series_id, name, table.classes, {c: int(counts[k]) for k, c in table.classes.items()})
+
+
+def _count(store: Store, series_id: str, name: str) -> dict[str, int]:
+    labels = store[series_id].labels[name]
+    counts = np.zeros(max(labels.classes) + 1, np.int64)
+    for slab in slabs_of(labels.grid.shape.z):
+        counts += np.bincount(labels.read_planes(slab.start, slab.stop).ravel(), minlength=len(counts))
+    return {name: int(counts[k]) for k, name in labels.classes.items()}

@@ -1,0 +1,137 @@
+"""What the stages give back: plain frozen reports whose `as_json` is a stable face (DESIGN 8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctpipe.dicom import Verdict
+from ctpipe.words import VerdictKind
+
+
+@dataclass(frozen=True)
+class TakenVolume:
+    """One committed volume: its verdict and its id in the store. `known`: it was there before."""
+
+    verdict: Verdict
+    id: str
+    known: bool = False
+
+
+@dataclass(frozen=True)
+class TakenLabels:
+    """Truth labels of one series. counts: voxels per class name."""
+
+    series: str
+    name: str
+    classes: dict[int, str]
+    counts: dict[str, int]
+    known: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        classes = {str(k): v for k, v in self.classes.items()}
+        return {"verdict": "accept", "series": self.series, "name": self.name, "classes": classes, "voxels": self.counts}
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What became of everything that was given.
+
+    volumes: committed ones; others: verdicts of all that is no committed volume; labels and label_faults: what was
+    given as labels; unused: structures that no class takes.
+    """
+
+    store: str
+    volumes: tuple[TakenVolume, ...]
+    others: tuple[Verdict, ...]
+    labels: tuple[TakenLabels, ...] = ()
+    label_faults: tuple[Verdict, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """3 with at least one reject or nothing accepted; set-aside never counts (DESIGN 8)."""
+        rejects = [v for v in (*self.others, *self.label_faults) if v.kind is VerdictKind.REJECT]
+        return 3 if rejects or not self.volumes else 0
+
+    def as_json(self) -> dict[str, Any]:
+        volumes = [{**taken.verdict.as_json(), "id": taken.id} for taken in self.volumes]
+        volumes += [verdict.as_json() for verdict in self.others]
+        labels = [taken.as_json() for taken in self.labels] + [fault.as_json() for fault in self.label_faults]
+        return {"volumes": volumes, "summary": summary(volumes), "labels": labels, "unused_structures": list(self.unused)}
+
+
+def summary(volumes: list[dict[str, Any]]) -> dict[str, int]:
+    """Number of each verdict."""
+    return {kind.value: sum(v["verdict"] == kind.value for v in volumes) for kind in VerdictKind}
+
+
+def check_json(verdicts: list[Verdict]) -> dict[str, Any]:
+    """`check --json` of DESIGN 8."""
+    volumes = [verdict.as_json() for verdict in verdicts]
+    return {"volumes": volumes, "summary": summary(volumes)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One prediction over one volume.
+
+    windows: centres evaluated; slabs: of the volume; resumed: slabs that an earlier, interrupted call had finished;
+    known: the run was committed before and nothing was computed.
+    """
+
+    series: str
+    run: str
+    windows: int
+    seconds: float
+    slabs: int
+    resumed: int
+    known: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {"series": self.series, "run": self.run, "windows": self.windows, "seconds": round(self.seconds, 3),
+                "slabs": self.slabs, "resumed": self.resumed}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class InferReport:
+    """The runs of one call, and what failed: {series: one line}."""
+
+    runs: tuple[Run, ...]
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.failed else 0
+
+    def as_json(self) -> dict[str, Any]:
+        return {"runs": [run.as_json() for run in self.runs], "failed": self.failed}
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """A trained model: where it lies, its digest, which patients it saw and how it did on the validation patients."""
+
+    model: str
+    digest: str
+    train_patients: tuple[str, ...]
+    validation_patients: tuple[str, ...]
+    best_epoch: int
+    scores: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"model": self.model, "digest": self.digest, "train_patients": list(self.train_patients),
+                "validation_patients": list(self.validation_patients), "best_epoch": self.best_epoch,
+                "scores": self.scores}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EvaluateReport:
+    """Scores of each series {series id: VolumeScores}, the run that was scored, and the truth's name as asked for."""
+
+    series: dict[str, Any]
+    runs: dict[str, str]
+    truth: str = "truth"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"series": {key: {"run": self.runs[key], **scores.as_json()} for key, scores in self.series.items()}}

@@ -1,0 +1,157 @@
+"""Train: truth labels of a store -> patch tables -> a model, and before it the model that its recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from ctpipe import training
+from ctpipe.config import Recipe, load_recipe
+from ctpipe.errors import NotThereError, UsageError
+from ctpipe.models import Model
+from ctpipe.patches import PatchTable, PlaneReader, patch_table
+from ctpipe.pipeline import organ
+from ctpipe.pipeline.reports import TrainReport
+from ctpipe.store import Series, Store, open_store
+
+Progress = Callable[[str, int, int], None] | None
+
+
+def train(
+    source: PatchTable | str | Path | Store,
+    recipe: str | Path | Recipe = "demo",
+    *,
+    patients: Sequence[str] | None = None,
+    validate: Sequence[str] | None = None,
+    labels: str = "truth",
+    client: Client | None = None,
+    progress: Progress = None,
+    curves: str | Path | None = None,
+) -> Model:
+    """The best model of `recipe` on the labelled volumes of `source`.
+
+    source: a store, or a patch table over one (its series and patients are then used; its windows must be the
+        recipe's). patients: pseudonyms to use, all by default. validate: those that choose the best epoch; by default
+        one patient, picked by digest so that the choice does not depend on order or number of workers.
+    curves: where to draw the training curve (PNG); the curve of a model that runs before lies beside it.
+    Raises NotThereError where labels, classes or patients are missing; UsageError with fewer than two patients.
+    """
+    settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if isinstance(source, PatchTable):
+        _check_windows(source, settings)
+        store = open_store(source.store)
+        wanted = [store[name] for name in source.series]
+    else:
+        store = source if isinstance(source, Store) else open_store(source)
+        wanted = list(store.values())
+    chosen = _labelled(wanted, patients, labels)
+    validation = sorted(validate) if validate else [_choose_validation([series.patient for series in chosen])]
+    return _train(store, chosen, settings, validation, labels, client, progress, curves)
+
+
+def train_model(
+    store: str | Path | Store,
+    recipe: str | Path | Recipe,
+    out: str | Path,
+    *,
+    patients: Sequence[str] | None = None,
+    validate: Sequence[str] | None = None,
+    client: Client | None = None,
+    progress: Progress = None,
+) -> TrainReport:
+    """`train`, saved into the folder `out` with its curve; what a command or a flow reports of it."""
+    folder = Path(out)
+    if folder.exists() and not (folder / "model.json").is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise UsageError(f"{folder} holds something that is no model", "give a new folder for --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = store if isinstance(store, Store) else open_store(store)
+    model = train(opened, recipe, patients=patients, validate=validate, client=client, progress=progress,
+                  curves=folder / "curve.png")  # fmt: skip
+    model.save(folder)
+    facts = model.spec.training
+    return TrainReport(str(folder), model.digest, tuple(facts["train_patients"]), tuple(facts["validation_patients"]),
+                       int(facts["best_epoch"]), dict(facts["validation_dice"]))  # fmt: skip
+
+
+def _check_windows(table: PatchTable, recipe: Recipe) -> None:
+    if tuple(table.windows.window) != tuple(recipe.windows.window) or table.level != recipe.input.level:
+        raise UsageError(
+            f"the table has windows {tuple(table.windows.window)} on level {table.level}, recipe {recipe.name!r} wants "
+            f"{tuple(recipe.windows.window)} on level {recipe.input.level}",
+            "build the table with the recipe's windows, or give the store",
+        )
+
+
+def _labelled(wanted: list[Series], patients: Sequence[str] | None, labels: str) -> list[Series]:
+    """The series to use, in order of id; every patient that was named must be there with labels."""
+    chosen = [series for series in wanted if labels in series.labels]
+    if patients is not None:
+        known = {series.patient for series in chosen}
+        missing = [name for name in patients if name not in known]
+        if missing:
+            raise NotThereError(f"no volume with labels {labels!r} of patient {', '.join(missing)}",
+                                f"patients with labels: {', '.join(sorted(known)) or 'none'}")  # fmt: skip
+        chosen = [series for series in chosen if series.patient in set(patients)]
+    if len({series.patient for series in chosen}) < 2:
+        raise UsageError(
+            f"training needs two patients with labels {labels!r}, one of them to choose the best epoch; "
+            f"there are {len({series.patient for series in chosen})}",
+            "ingest more with --labels and --classes",
+        )
+    return sorted(chosen, key=lambda series: series.id)
+
+
+def _choose_validation(patients: Sequence[str]) -> str:
+    """The patient whose digest is lowest: the same one whatever the order, and not one picked for its looks."""
+    return min(set(patients), key=lambda name: sha256(name.encode()).hexdigest())
+
+
+def _train(
+    store: Store, chosen: list[Series], recipe: Recipe, validation: list[str], labels: str, client: Client | None,
+    progress: Progress, curves: str | Path | None,
+) -> Model:  # fmt: skip
+    before, merged = None, {}
+    if recipe.before:
+        first = load_recipe(recipe.before)
+        path = Path(curves).with_name(f"curve-{first.name}.png") if curves else None
+        before = _train(store, chosen, first, validation, labels, client, progress, path)
+        merged = _classes(first, chosen, labels)
+    table = patch_table(
+        store, recipe.windows.window, recipe.windows.stride, recipe.windows.pad, client=client,
+        series=[series.id for series in chosen], level=recipe.input.level, labels=labels,
+        classes=_classes(recipe, chosen, labels),
+    )  # fmt: skip
+    parts = table.split(validate=validation)
+    readers = {series.id: _reader(store, series, recipe, labels, merged, client) for series in chosen}
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if progress:
+            progress(f"train {recipe.name}", done, total)
+
+    patients = {"train_patients": parts["train"].patients, "validation_patients": parts["validate"].patients}
+    fitted = training.fit(parts["train"], parts["validate"], recipe, reader_of=readers.__getitem__, before=before,
+                          progress=tell, score=lambda _: patients)  # fmt: skip
+    if curves:
+        training.curve_png(fitted.curves, curves)
+    return fitted.model
+
+
+def _classes(recipe: Recipe, chosen: list[Series], labels: str) -> dict[str, tuple[str, ...]]:
+    """{class of the recipe: names of truth classes that count as it}; without classes, those of the first volume."""
+    names: Any = recipe.classes or [name for _, name in sorted(chosen[0].labels[labels].classes.items())]
+    return {name: tuple(recipe.merge.get(name, (name,))) for name in names}
+
+
+def _reader(
+    store: Store, series: Series, recipe: Recipe, labels: str, merged: dict[str, tuple[str, ...]], client: Client | None
+) -> PlaneReader:
+    """Features as they will be at inference; what the earlier model would tell is taken from the truth."""
+    reference = None
+    if recipe.input.relative_to:
+        names = merged.get(recipe.input.relative_to, (recipe.input.relative_to,))
+        reference = organ.median_hu(str(store.root), series, series.labels[labels], names, client)
+    return PlaneReader(series, recipe.input, reference)

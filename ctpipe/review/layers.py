@@ -1,0 +1,162 @@
+"""Layer data for napari: what a CT volume and its labels look like in a viewer, in millimetres. Needs no napari.
+
+A layer gets `scale` and `translate` along the grid's own axes (z, y, x). For a rectangular grid, oblique or not, that
+gives the right proportions and distances, and slices along the planes that were acquired. The grid's rotation in the
+patient is not given to napari: it would slice an oblique grid across its planes, which it supports for orthogonal axes
+only. The whole affine stands in the layer's metadata.
+
+napari takes the size of a coarse voxel from the ratio of the levels' shapes. Where a side is odd, a coarse level is
+therefore shown stretched by less than one of its own voxels; level 0, which is what a reader measures on, is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.array as da
+import numpy as np
+
+from ctpipe.volume import Level, pyramid_levels, slabs_of
+from ctpipe.words import LABEL_COLOURS, LabelKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ctpipe.store import Labels, Series
+    from ctpipe.volume import Grid
+
+    LayerData = tuple[Any, dict[str, Any], str]
+
+DEFAULT_WINDOW = (40.0, 400.0)  # centre and width in HU: soft tissue, where a series brings no window of its own
+UNNAMED_RGBA = (1.0, 0.0, 1.0, 1.0)  # a painted label that no class names must be seen, never be transparent
+
+
+def class_rgba(label: int) -> tuple[float, float, float, float]:
+    """Colour (0..1) of a class; the same label has the same colour in every volume."""
+    red, green, blue = LABEL_COLOURS[(label - 1) % len(LABEL_COLOURS)]
+    return red / 255, green / 255, blue / 255, 1.0
+
+
+def contrast_limits(voi: tuple[float, float] | None) -> tuple[float, float]:
+    """Lowest and highest HU shown, from (centre, width); a width of 0, or NaN, never reaches the viewer."""
+    centre, width = voi if voi is not None else DEFAULT_WINDOW
+    if not (math.isfinite(centre) and math.isfinite(width) and width >= 1):  # PS3.3 C.11.2.1.2: width is at least 1
+        centre, width = DEFAULT_WINDOW
+    return centre - width / 2, centre + width / 2
+
+
+def placement(grid: Grid) -> dict[str, Any]:
+    """scale, translate (mm along z, y, x), units and axis labels of every layer on `grid`."""
+    return {
+        "scale": grid.spacing_mm,
+        "translate": grid.translation_mm,
+        "units": ("mm", "mm", "mm"),
+        "axis_labels": ("z", "y", "x"),
+    }
+
+
+def lazy_levels(volume: Series | Labels) -> list[da.Array]:
+    """The pyramid as dask arrays, one chunk per slab: read when shown, each shard checked against the manifest."""
+    return [_lazy_level(volume, level) for level in pyramid_levels(volume.grid)]
+
+
+def _lazy_level(volume: Series | Labels, level: Level) -> da.Array:
+    _, rows, columns = level.grid.shape
+    read = dask.delayed(_read, pure=False, traverse=False)
+    parts = [
+        da.from_delayed(
+            read(volume, at.start, at.stop, level.number), (at.planes, rows, columns), np.dtype(volume.dtype)
+        )
+        for at in (level.slab(slab) for slab in slabs_of(volume.grid.shape.z))
+    ]
+    return da.concatenate(parts)
+
+
+def _read(volume: Series | Labels, start: int, stop: int, level: int) -> np.ndarray:
+    return volume.read_planes(start, stop, level=level)
+
+
+def image_layer(series: Series) -> LayerData:
+    """The CT, multiscale and lazy."""
+    options = {
+        "name": f"CT {series.id[:8]}",
+        "multiscale": True,
+        "colormap": "gray",
+        "contrast_limits": contrast_limits(series.voi),
+        "metadata": {"ctpipe": _facts(series.id, series.grid)},
+        **placement(series.grid),
+    }
+    return lazy_levels(series), options, "image"
+
+
+def labels_layer(labels: Labels, visible: bool = True) -> LayerData:
+    """Committed labels to look at, never to paint on: multiscale and lazy, which napari does not let one edit.
+
+    A pyramid of one level, which napari cannot take as multiscale labels, is read whole into a read-only array
+    (such a level is at most 128 x 128 a plane): a stroke on it is an error, and never lost without a word.
+    """
+    options = {
+        **label_look(labels.classes),
+        "name": labels_name(labels.kind, labels.name),
+        "visible": visible,
+        "metadata": {
+            "ctpipe": {
+                **_facts(labels.series_id, labels.grid),
+                "labels": labels.name,
+                "kind": str(labels.kind),
+                "classes": dict(labels.classes),
+            }
+        },
+        **placement(labels.grid),
+    }
+    levels = lazy_levels(labels)
+    if len(levels) > 1:
+        return levels, {**options, "multiscale": True}, "labels"
+    only = np.array(levels[0].compute(scheduler="synchronous"))
+    only.setflags(write=False)
+    return only, {**options, "multiscale": False}, "labels"
+
+
+def label_look(classes: Mapping[int, str]) -> dict[str, Any]:
+    """Colours and names of the classes, as napari's Labels layer takes them."""
+    colours: dict[int | None, Any] = {label: class_rgba(label) for label in classes}
+    return {
+        "colormap": {**colours, 0: (0.0, 0.0, 0.0, 0.0), None: UNNAMED_RGBA},
+        "features": {"index": [0, *classes], "class": ["background", *classes.values()]},
+        "opacity": 0.6,
+    }
+
+
+def labels_name(kind: LabelKind, name: str) -> str:
+    """Name of the layer of a label group: its kind, and enough of its key to tell it from others."""
+    key = name.removeprefix(f"{kind}-")
+    return f"{kind} {key[:8]}"
+
+
+def preferred_labels(series: Series) -> Labels | None:
+    """What a reader wants to see first: the newest review, else the newest prediction, else the truth.
+
+    "Newest" goes by file time, which decides nothing but what is shown first.
+    """
+    rank = {LabelKind.REVIEW: 2, LabelKind.PREDICTION: 1, LabelKind.TRUTH: 0}
+    groups = list(series.labels.values())
+    return max(groups, key=lambda g: (rank[g.kind], (g.path / "zarr.json").stat().st_mtime_ns, g.name), default=None)
+
+
+def fullest_plane(labels: Labels) -> int | None:
+    """Index of the plane with most labelled voxels, judged on the coarsest level; None where nothing is labelled."""
+    level = pyramid_levels(labels.grid)[-1]
+    counts = np.concatenate(
+        [
+            np.count_nonzero(labels.read_planes(at.start, at.stop, level=level.number), axis=(1, 2))
+            for at in (level.slab(slab) for slab in slabs_of(labels.grid.shape.z))
+        ]
+    )
+    best = int(np.argmax(counts))
+    return min(best * level.factors.z, labels.grid.shape.z - 1) if counts[best] else None
+
+
+def _facts(series_id: str, grid: Grid) -> dict[str, Any]:
+    return {"series": series_id, "grid_id": grid.grid_id, "affine": grid.affine.tolist()}

@@ -1,0 +1,163 @@
+"""A review at work: which series is shown, which copy is painted on. Works on napari's ViewerModel, without Qt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ctpipe.errors import NotThereError, UsageError
+from ctpipe.review.layers import (
+    fullest_plane,
+    image_layer,
+    label_look,
+    labels_layer,
+    placement,
+    preferred_labels,
+)
+from ctpipe.review.save import SaveResult, save_review
+from ctpipe.review.working_copy import WorkingCopy, copies_of, open_copy, resume_copy
+from ctpipe.store import open_store
+from ctpipe.words import LabelKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from napari.components import ViewerModel
+    from napari.layers import Labels as LabelsLayer
+
+    from ctpipe.review.save import Progress
+    from ctpipe.store import Labels, Series
+
+HU_RANGE = (-1024.0, 3071.0)  # how far the contrast slider goes
+
+
+class ReviewSession:
+    """One viewer on one store: shows a series, opens a working copy of its labels, saves it.
+
+    viewer: napari's ViewerModel or Viewer. root: the store's folder. reviewer: a pseudonym, or "reader".
+    """
+
+    def __init__(self, viewer: ViewerModel, root: str | Path, reviewer: str = "reader") -> None:
+        self.viewer = viewer
+        self.reviewer = reviewer
+        self.store = open_store(root)
+        self.series: Series | None = None
+        self.copy: WorkingCopy | None = None
+        self.layer: LabelsLayer | None = None  # the one that is painted on
+
+    def first_series(self) -> str:
+        """Id of the series to show first: one with a working copy, else with a prediction, else with labels."""
+        if not len(self.store):
+            raise NotThereError("the store holds no volume", "ctpipe ingest DICOM... --store S")
+
+        def interest(series: Series) -> tuple[bool, bool, bool]:
+            kinds = {group.kind for group in series.labels.values()}
+            return bool(copies_of(self.store.root, series.id)), LabelKind.PREDICTION in kinds, bool(kinds)
+
+        return max(self.store.values(), key=interest).id  # max keeps the first of equals
+
+    def show(self, series: str | None = None) -> Series:
+        """Show the CT of a series (id or unambiguous prefix), and nothing else."""
+        found = self.store[series if series is not None else self.first_series()]
+        self.close()
+        self.viewer.layers.clear()
+        data, options, _ = image_layer(found)
+        image = self.viewer.add_image(data, **options)
+        low, high = options["contrast_limits"]
+        image.contrast_limits_range = (min(low, HU_RANGE[0]), max(high, HU_RANGE[1]))
+        self.viewer.dims.axis_labels = ("z", "y", "x")
+        self.viewer.canvas.overlays.scale_bar.visible = True
+        self.viewer.title = f"ctpipe review: {found.id[:8]}"
+        self.viewer.reset_view()
+        self.series = found
+        return found
+
+    def look_at(self, labels: str) -> None:
+        """Show committed labels on top, to look at, not to paint on."""
+        group = self._labels(labels)
+        data, options, _ = labels_layer(group)
+        if options["name"] not in self.viewer.layers:
+            self.viewer.add_labels(data, **options)
+        self.viewer.layers[options["name"]].visible = True
+        self._go_to(group)
+
+    def edit(self, labels: str | None = None, *, classes: Mapping[int, str] | None = None) -> WorkingCopy:
+        """Open labels of the shown series as a copy to paint on; None: empty labels (`classes`, or one "lesion").
+
+        A working copy that exists for them is resumed. Raises as `open_copy` does.
+        """
+        parent = None if labels is None else self._labels(labels)
+        root = open_store(self.store.root, "a").root  # tells at once whether this user may write here
+        self.close()
+        return self._paint_on(open_copy(root, self._series(), parent, classes=classes, reviewer=self.reviewer), parent)
+
+    def edit_preferred(self) -> WorkingCopy:
+        """Go on with the working copy that was used last, else begin one of the preferred labels, else an empty one."""
+        series = self._series()
+        for folder, record in copies_of(self.store.root, series.id):
+            if record.reviewer == self.reviewer and (copy := resume_copy(folder)) is not None:
+                self.close()
+                known = record.parent is not None and record.parent in series.labels
+                return self._paint_on(copy, series.labels[record.parent] if known else None)
+        preferred = preferred_labels(series)
+        return self.edit(None if preferred is None else preferred.name)
+
+    def add_class(self, name: str) -> int:
+        """A class to paint that the labels did not have so far; returns its label."""
+        if self.copy is None or self.layer is None:
+            raise UsageError("no copy is open", "edit a copy first")
+        label = self.copy.add_class(name)
+        look = label_look(self.copy.record.classes)
+        self.layer.colormap, self.layer.features = look["colormap"], look["features"]
+        self.layer.selected_label = label
+        return label
+
+    def save(self, progress: Progress | None = None) -> SaveResult:
+        """Save the copy as labels/review-<key>; it stays open and may be painted on further."""
+        if self.copy is None:
+            raise UsageError("no copy is open", "edit a copy first")
+        store = open_store(self.store.root, "a")
+        result = save_review(store, store[self._series().id], self.copy, progress)
+        self.store = open_store(self.store.root)
+        self.series = self.store[self._series().id]
+        return result
+
+    def close(self) -> None:
+        """Let the working copy go; its files and all strokes stay."""
+        if self.layer is not None and self.layer in self.viewer.layers:
+            self.viewer.layers.remove(self.layer)
+        if self.copy is not None:
+            self.copy.close()
+        self.copy = self.layer = None
+
+    def _paint_on(self, copy: WorkingCopy, parent: Labels | None) -> WorkingCopy:
+        series = self._series()
+        for shown in self.viewer.layers:
+            shown.visible = shown.metadata.get("ctpipe", {}).get("labels") is None and shown.visible
+        facts: dict[str, Any] = {"series": series.id, "copy": copy.folder.name, "parent": copy.record.parent}
+        self.layer = self.viewer.add_labels(
+            copy.array,  # plain Zarr, level 0, not multiscale: the one form that napari paints into
+            multiscale=False,
+            name="correction",
+            metadata={"ctpipe": facts},
+            **label_look(copy.record.classes),
+            **placement(series.grid),
+        )
+        self.layer.selected_label = min(copy.record.classes, default=1)
+        self.copy = copy
+        if parent is not None:
+            self._go_to(parent)
+        return copy
+
+    def _go_to(self, labels: Labels) -> None:
+        plane = fullest_plane(labels)
+        if plane is not None:
+            self.viewer.dims.set_point(0, labels.grid.translation_mm[0] + plane * labels.grid.spacing_mm[0])
+
+    def _series(self) -> Series:
+        if self.series is None:
+            raise UsageError("no series is shown", "choose a series first")
+        return self.series
+
+    def _labels(self, name: str) -> Labels:
+        return self._series().labels[name]

@@ -1,0 +1,136 @@
+"""What `ctpipe review S [SERIES]` calls: the viewer on a store. napari and Qt are imported inside functions only."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from ctpipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import napari
+
+SNAPSHOT_SIZE = (1180, 800)  # pixels of the window in the documents' pictures
+_ROUNDS = 8  # of event processing, after which napari has drawn (5 were enough when tried)
+
+
+def review(store: str | Path, series: str | None = None, labels: str | None = None) -> None:
+    """Open the viewer on a store and stay until its window is closed."""
+    viewer = open_review(store, series, labels=labels)
+    import napari
+
+    napari.run()
+    del viewer
+
+
+def open_review(
+    store: str | Path, series: str | None = None, show: bool = True, labels: str | None = None
+) -> napari.Viewer:
+    """A viewer with the CT of a series and a copy of its labels to paint on, and the Review widget beside it.
+
+    series: id or unambiguous prefix; None: the one worth a look first (a working copy, a prediction, labels).
+    labels: name of a label group, or a prefix of a run; None: goes on with the copy that was used last, else copies the
+        newest review, prediction or truth, else starts empty.
+
+    Raises: UsageError without napari or display, NotThereError for what is not in the store, BudgetError when the disk
+        has no room for the copy.
+    """
+    require_viewer()
+    from ctpipe.review.session import ReviewSession
+    from ctpipe.store import open_store
+
+    open_store(store)  # a wrong path is told before a window opens
+    import napari
+
+    from ctpipe.review.widget import ReviewWidget
+
+    viewer = napari.Viewer(show=show, title="ctpipe review")
+    try:
+        session = ReviewSession(viewer, store)
+        session.show(series)
+        copy = session.edit_preferred() if labels is None else session.edit(labels)
+        widget = ReviewWidget(viewer, session)
+        viewer.window.add_dock_widget(widget, name="Review", area="right")
+        widget.tell(("resumed" if copy.resumed else "made") + f" a working copy of {copy.record.parent or 'nothing'}")
+    except BaseException:
+        viewer.close()
+        raise
+    return viewer
+
+
+def snapshot(store: str | Path, series: str | None, labels: str | None, path: str | Path) -> None:
+    """Write a PNG of the viewer's window with a series and its labels (None: the preferred ones); makes no copy."""
+    require_viewer()
+    import napari
+
+    from ctpipe.review.layers import preferred_labels
+    from ctpipe.review.session import ReviewSession
+    from ctpipe.review.widget import ReviewWidget
+
+    viewer = napari.Viewer(show=True)  # screenshots of a window that was never shown are black
+    try:
+        viewer.window.resize(*SNAPSHOT_SIZE)
+        session = ReviewSession(viewer, store)
+        shown = session.show(series)
+        preferred = preferred_labels(shown)
+        name = labels if labels is not None else (None if preferred is None else preferred.name)
+        if name is not None:
+            session.look_at(name)
+        viewer.window.add_dock_widget(ReviewWidget(viewer, session), name="Review", area="right")
+        settle()
+        viewer.reset_view()
+        settle()
+        viewer.screenshot(path=str(path), canvas_only=False, flash=False)
+    finally:
+        viewer.close()
+
+
+def settle(rounds: int = _ROUNDS) -> None:
+    """Let Qt work off its events, so that what the viewer should show is drawn."""
+    from qtpy.QtWidgets import QApplication
+
+    for _ in range(rounds):
+        QApplication.processEvents()
+        time.sleep(0.03)
+
+
+def require_viewer() -> None:
+    """Say plainly what is missing for a window to open; Qt itself would end the process."""
+    if importlib.util.find_spec("napari") is None or importlib.util.find_spec("qtpy") is None:
+        raise UsageError("the viewer napari is not installed", "pip install 'ctpipe[review]'")
+    if sys.platform != "linux" or os.environ.get("QT_QPA_PLATFORM") or os.environ.get("WAYLAND_DISPLAY"):
+        return
+    display = os.environ.get("DISPLAY", "")
+    if not display:
+        raise UsageError(
+            "no display to open a window on (DISPLAY is not set)",
+            "log in with a desktop or ssh -X, or make one: xvfb-run -a -s '-screen 0 1400x1000x24' ctpipe review S",
+        )
+    if not _answers(display):
+        raise UsageError(f"the display {display} does not answer", "set DISPLAY to a running X server")
+
+
+def _answers(display: str) -> bool:
+    """Whether an X server listens on `display`, host:number[.screen]; True where that cannot be told."""
+    host, _, number = display.rpartition(":")
+    number = number.partition(".")[0]
+    if not number.isdigit():
+        return True
+    try:
+        if host not in ("", "unix"):
+            socket.create_connection((host.rpartition("/")[2], 6000 + int(number)), timeout=3).close()
+            return True
+    except OSError:
+        return False
+    local = f"/tmp/.X11-unix/X{number}"
+    for address in (local, "\0" + local):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            if link.connect_ex(address) == 0:
+                return True
+    return False

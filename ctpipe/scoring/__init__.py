@@ -1,0 +1,21 @@
+"""How good a prediction is: voxels counted once, overlap scores from the counts, lesions as components."""
+
+from ctpipe.scoring.confusion import Confusion
+from ctpipe.scoring.lesions import RULE, LesionScores, SizeBin, equivalent_diameter_mm
+from ctpipe.scoring.scores import LabelsLike, VolumeScores, evaluate_volume, pool, union_of_classes
+from ctpipe.scoring.tables import number, summary_lines
+
+__all__ = [
+    "RULE",
+    "Confusion",
+    "LabelsLike",
+    "LesionScores",
+    "SizeBin",
+    "VolumeScores",
+    "equivalent_diameter_mm",
+    "evaluate_volume",
+    "number",
+    "pool",
+    "summary_lines",
+    "union_of_classes",
+]

@@ -1,0 +1,164 @@
+"""Taking away: what was never committed and has no living writer (gc), and what a person asks for (remove)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ctpipe.errors import NotThereError, StoreBusyError, StoreFaultError
+from ctpipe.store import files
+from ctpipe.store.labels import committed_names, group_names, labels_lock, write_index
+from ctpipe.store.layout import (
+    COMMIT,
+    LABELS,
+    LEASES,
+    PARTIAL,
+    PLANES,
+    REVIEWS,
+    RUNS,
+    SUFFIX,
+    labels_target,
+    volume_target,
+)
+from ctpipe.store.leases import EXPIRY_S, Lease, side_files
+from ctpipe.store.runs import read_run, run_keys
+from ctpipe.store.series import one_of
+from ctpipe.store.store import Store
+
+
+def collect_garbage(store: Store, dry_run: bool = False, *, expiry_s: float = EXPIRY_S) -> list[str]:
+    """Remove uncommitted groups, plane tables, side files and leases whose writer is dead; returns paths in the store.
+
+    Models, runs, tables and working copies of reviews are never touched. With `dry_run` nothing is removed.
+    """
+    if not dry_run:
+        store._needs_append()
+    removed: list[str] = []
+    for target, paths in _unreached(store.root):
+        removed += _sweep(store.root, target, paths, dry_run, expiry_s)
+    removed += _dead_leases(store.root, dry_run, expiry_s)
+    return sorted(set(removed))
+
+
+def remove(store: Store, series_or_run: str) -> list[str]:
+    """Remove a volume with all that is derived from it, or the labels and the record of one run; returns the paths.
+
+    The commit goes first: a killed removal leaves nothing that is listed, and gc takes the rest.
+    Backups and copies of the store are out of reach.
+    """
+    store._needs_append()
+    root = store.root
+    volumes = [name.removesuffix(SUFFIX) for name in files.names(root) if name.endswith(SUFFIX)]
+    series_id = one_of(series_or_run, volumes, "volumes")
+    if series_id is not None:
+        return _remove_volume(root, series_id)
+    groups = {name for volume in volumes for name in group_names(root, volume)} | set(run_keys(root))
+    run = one_of(series_or_run, sorted(groups), "runs or labels")
+    if run is None:
+        raise NotThereError(f"there is no volume or run {series_or_run!r} in {root}", "ctpipe ls names what is there")
+    holders = [volume for volume in volumes if run in group_names(root, volume)]
+    removed = [path for volume in holders for path in _remove_labels(root, volume, run)]
+    return sorted(removed + _remove_files(root, [root / RUNS / f"{run}.json"]))
+
+
+def _unreached(root: Path) -> Iterator[tuple[str, list[Path]]]:
+    """(target, paths) that no commit reaches."""
+    for name in files.names(root):
+        series_id = name.removesuffix(SUFFIX)
+        if not name.endswith(SUFFIX):
+            continue
+        if not (root / name / COMMIT).exists():
+            # labels in it mean that its commit was lost, not that there never was one: verify names that
+            if not committed_names(root, series_id):
+                yield volume_target(series_id), [root / name, root / PLANES / f"{series_id}.parquet"]
+            continue
+        yield volume_target(series_id), _side_files(root / name, skip=LABELS)
+        for group in group_names(root, series_id):
+            path = root / labels_target(series_id, group)
+            whole = (path / COMMIT).exists()
+            yield labels_target(series_id, group), _side_files(path) if whole else [path]
+        stray = [p for p in (root / name / LABELS).glob(f"*{PARTIAL}") if p.is_file()]
+        yield volume_target(series_id), stray
+    for name in files.names(root / PLANES):
+        series_id = name.partition(".parquet")[0]
+        if name.endswith(PARTIAL) or not (root / volume_target(series_id)).exists():
+            yield volume_target(series_id), [root / PLANES / name]
+
+
+def _side_files(folder: Path, skip: str | None = None) -> list[Path]:
+    found = folder.rglob(f"*{PARTIAL}")
+    return [path for path in found if path.is_file() and path.relative_to(folder).parts[0] != skip]
+
+
+def _sweep(root: Path, target: str, paths: list[Path], dry_run: bool, expiry_s: float) -> list[str]:
+    there = [path for path in paths if path.exists()]
+    if not there:
+        return []
+    lease = Lease(root, target, expiry_s=expiry_s)
+    if dry_run:
+        return [str(path.relative_to(root)) for path in there] if lease.is_dead() else []
+    try:
+        with lease:
+            # a writer may have committed since the look
+            keep = (root / target / COMMIT).exists()
+            return _remove_files(root, [p for p in there if not (keep and p == root / target)])
+    except StoreBusyError:
+        return []  # a living writer's
+
+
+def _dead_leases(root: Path, dry_run: bool, expiry_s: float) -> list[str]:
+    removed = [f"{LEASES}/{name}" for name in side_files(root, dry_run)]
+    for name in files.names(root / LEASES):
+        if not name.endswith(".json"):
+            continue
+        lease = Lease(root, name, expiry_s=expiry_s, name=name)
+        if dry_run:
+            removed += [f"{LEASES}/{name}"] if lease.is_dead() else []
+            continue
+        try:
+            with lease:
+                removed.append(f"{LEASES}/{name}")  # taken over, and let go of at the end of this block
+        except StoreBusyError:
+            continue
+    return removed
+
+
+def _remove_volume(root: Path, series_id: str) -> list[str]:
+    runs = _runs_of(root, series_id)
+    with ExitStack() as stack:
+        for target in [volume_target(series_id), *(labels_target(series_id, n) for n in group_names(root, series_id))]:
+            stack.enter_context(Lease(root, target))
+        files.remove(root / volume_target(series_id) / COMMIT)
+        paths = [root / volume_target(series_id), root / PLANES / f"{series_id}.parquet"]
+        paths += [root / RUNS / f"{key}.json" for key in runs]
+        paths += [root / REVIEWS / name for name in files.names(root / REVIEWS) if name.startswith(series_id)]
+        return sorted(_remove_files(root, paths))
+
+
+def _remove_labels(root: Path, series_id: str, name: str) -> list[str]:
+    target = labels_target(series_id, name)
+    with Lease(root, target), labels_lock(root, series_id):
+        files.remove(root / target / COMMIT)
+        removed = _remove_files(root, [root / target])
+        write_index(root, series_id)
+        return removed
+
+
+def _runs_of(root: Path, series_id: str) -> list[str]:
+    """Runs over a volume: those with labels in it, and those whose record names it."""
+    found = set(group_names(root, series_id)) & set(run_keys(root))
+    for key in run_keys(root):
+        try:
+            record: Any = read_run(root, key)
+        except StoreFaultError:
+            continue
+        if series_id in json.dumps(record):
+            found.add(key)
+    return sorted(found)
+
+
+def _remove_files(root: Path, paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(root)) for path in paths if files.remove(path)]

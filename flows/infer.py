@@ -1,0 +1,45 @@
+"""Flow `infer`: a model over the volumes of a store; each run is a label group in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.states import State
+
+from flows.parameters import AbsolutePath, Digest
+from flows.stage import outcome, run_stage
+
+
+@flow(name="infer")
+def infer(store: AbsolutePath, model: AbsolutePath, series: list[Digest] | None = None) -> State[None]:
+    """Label the volumes of `store` (or only `series`) with the model in the folder `model`.
+
+    Completed: every volume has its run. Partial: some failed, the table says which. Failed: none has one.
+    A run that was interrupted goes on where it stopped; one that is there is not computed again.
+    """
+    report = infer_stage(store, model, series)
+    show(report, store)
+    done, failed = len(report["runs"]), len(report["failed"])
+    return outcome(done, failed, f"{done} volumes labelled" + (f", {failed} failed" if failed else ""))
+
+
+@task(name="infer", persist_result=False)
+def infer_stage(store: str, model: str, series: list[str] | None) -> dict[str, Any]:
+    """One call of the pipeline; its report as plain data."""
+    from ctpipe import pipeline  # heavy: deploying a flow needs only its signature
+
+    return run_stage("infer", lambda progress: pipeline.infer(store, model, series, progress=progress).as_json())
+
+
+def show(report: dict[str, Any], store: str) -> None:
+    """A row per series: its run, or why it has none."""
+    rows: list[dict[str, Any]] = [{**run, "failed": ""} for run in report["runs"]]
+    rows += [{"series": series, "run": "", "failed": line} for series, line in report["failed"].items()]
+    create_table_artifact(key="infer-runs", table=rows, description="one run per series")
+    create_markdown_artifact(
+        key="infer-store",
+        markdown=f"Predictions are label groups in `{store}`.\n\n- look at them: `ctpipe review {store}`\n"
+        f"- compare with truth: `ctpipe evaluate {store} --run RUN`",
+    )

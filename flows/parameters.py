@@ -1,0 +1,23 @@
+"""What a flow accepts. Prefect's server checks these patterns before it makes a run, so a wrong value costs nothing.
+
+Parameters stay in Prefect's database and are shown in its UI: they are paths, digests and pseudonyms, never a patient's
+name or number. A run works in a folder of the worker's own, hence no relative paths.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+ABSOLUTE_PATH = r"^(/|[A-Za-z]:[\\/]|[a-z][a-z0-9+]*://).+$"
+DIGEST = r"^[0-9a-f]{4,64}$"
+PATIENT = r"^p-[0-9a-f]{4,16}$"
+RECIPE = r"^([A-Za-z0-9_-]+|(/|[A-Za-z]:[\\/]).+\.toml)$"
+CLASSES = r"^([^/\\]+=[0-9]+(:[^/\\]+)?|(/|[A-Za-z]:[\\/]).+\.toml)$"
+
+AbsolutePath = Annotated[str, Field(pattern=ABSOLUTE_PATH, description="absolute path")]
+Digest = Annotated[str, Field(pattern=DIGEST, description="series id or run key as `ctpipe ls` shows it, or its start")]
+Patient = Annotated[str, Field(pattern=PATIENT, description="patient as `ctpipe ls` shows it (p-…), never a PatientID")]
+RecipeName = Annotated[str, Field(pattern=RECIPE, description="name of a recipe, or absolute path of its TOML file")]
+Classes = Annotated[str, Field(pattern=CLASSES, description="liver=1,livertumor=2, or absolute path of a TOML file")]
