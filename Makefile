@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install display demo test test-all lint bench docs clean
+.PHONY: install display demo test test-all lint bench corpus docs clean
 
 install: $(READY)
 
@@ -35,6 +35,13 @@ test-all: $(READY) display lint
 
 bench: $(READY)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# how many entries of the adversarial corpus pass through `ctpipe ingest`
+CORPUS ?= ../shared/corpus
+corpus: $(READY)
+	rm -rf build/corpus && mkdir -p build/corpus
+	$(BIN)/python $(CORPUS)/make_corpus.py build/corpus >build/corpus.log
+	CTPIPE_KEY=build/corpus-key PYTHONPATH=tests/pipeline $(BIN)/python $(CORPUS)/check_store.py build/corpus/expected.json --adapter corpus_adapter:adapter
 
 docs: $(READY)
 	$(BIN)/python -m docs.pictures

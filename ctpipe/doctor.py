@@ -152,7 +152,8 @@ def _prefect() -> Iterator[Line]:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=_TIMEOUT_S):
             healthy, answer = True, "answers"
     except urllib.error.HTTPError as error:
-        healthy, answer = error.code in (401, 403), f"answers with HTTP {error.code}"  # it is there, and wants a password
+        healthy = error.code in (401, 403)  # it is there, and wants a password
+        answer = f"answers with HTTP {error.code}"
     except (OSError, ValueError):
         healthy, answer = False, "does not answer"
     yield Line("Prefect server", healthy, f"{answer} at {where}", cure, needed=False)

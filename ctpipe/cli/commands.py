@@ -273,13 +273,14 @@ def deploy(args: argparse.Namespace) -> int:
     else:
         if not args.flow:
             raise UsageError("deploy run needs a flow", "ctpipe deploy run ingest --param source=... --param store=...")
-        document = deployments.run(args.flow, _parameters(args.param), watch=args.watch)
+        document = deployments.run(args.flow, _parameters(args.param), watch=args.watch,
+                                   note=lambda text: print(text, file=sys.stderr))  # fmt: skip
     if args.json:
         print_json(document)
     else:
         for line in deployments.lines(document):
             print(line)
-    return 3 if isinstance(document, dict) and document.get("state") in ("Failed", "Crashed", "Cancelled") else 0
+    return int(document.get("exit_code", 0)) if isinstance(document, dict) else 0
 
 
 def _parameters(pairs: Sequence[str]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
         return int(args.run(args))
     except CtpipeError as error:
         print(f"ctpipe: {error}", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(f"  {_one_line(note)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("ctpipe: interrupted; what is finished is kept, run the same command to go on", file=sys.stderr)
@@ -43,6 +45,11 @@ def main(argv: list[str] | None = None) -> int:
         where = _save_traceback()
         print(f"ctpipe: a bug: {type(error).__name__}; cure: report it with {where}", file=sys.stderr)
         return 1
+
+
+def _one_line(text: str) -> str:
+    """Free text without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _save_traceback() -> Path:

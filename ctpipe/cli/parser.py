@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from ctpipe import __version__
 from ctpipe.cli import commands
 
 Run = Callable[[argparse.Namespace], int]
+VERBS = ("check", "ingest", "ls", "train", "infer", "evaluate", "review", "demo", "verify", "gc", "rm", "models", "doctor",
+         "deploy")  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,8 +27,12 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The arguments; `run` is the function of the chosen command. A wrong argument ends with exit code 2."""
-    args = _parser().parse_args(argv)
-    return args
+    parser = _parser()
+    words = sys.argv[1:] if argv is None else argv
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        near = difflib.get_close_matches(words[0], VERBS, 1)
+        parser.error(f"no command {words[0]!r}" + (f", did you mean {near[0]}?" if near else ""))
+    return parser.parse_args(words)
 
 
 def _parser() -> _Parser:

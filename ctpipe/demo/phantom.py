@@ -98,7 +98,7 @@ class _Canvas:
         return limits[0], limits[1], limits[2]
 
     def offsets(self, box: Box, centre: tuple[float, float, float]) -> tuple[Volume, Volume, Volume]:
-        """mm from `centre` along z, y, x, each broadcastable over the box."""
+        """Millimetres from `centre` along z, y, x, each broadcastable over the box."""
         z, y, x = (axis[part] - np.float32(at) for axis, part, at in zip(self.axes, box, centre, strict=True))
         return z[:, None, None], y[None, :, None], x[None, None, :]
 
@@ -239,7 +239,8 @@ def _draw_lesions(canvas: _Canvas, liver: NDArray[np.bool_], liver_hu: float, mi
                   ) -> Iterator[tuple[NDArray[np.bool_], float, float]]:
     """3 to 8 lesions that do not touch one another: (mask, diameter in mm, contrast in HU)."""
     rng = canvas.rng
-    diameters = np.exp(rng.uniform(*np.log(LESION_MM), int(rng.integers(3, 9))))
+    low, high = np.log(LESION_MM)
+    diameters = np.exp(rng.uniform(low, high, int(rng.integers(3, 9))))
     diameters[0] = max(diameters[0], rng.uniform(*LARGEST_LESION_MM))
     free = liver.copy()
     around: Box = ndimage.find_objects(liver.astype(np.uint8))[0]  # distances are dear: in the liver's box only

@@ -22,6 +22,9 @@ from ctpipe.dicom.volumes import PlaneSource, VolumeSource, series_digest, store
 from ctpipe.errors import InputError, NotThereError
 from ctpipe.words import VerdictKind
 
+# Faults of a plane that mean that its file is broken: it refuses its whole series (corpus policy, rule 12).
+BROKEN = frozenset({"truncated", "no-pixels", "decode", "bomb", "unsupported-pixels"})
+
 Paths = Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
 
 
@@ -111,7 +114,8 @@ def _judge_series(planes: list[PlaneHeader], broken: list[Lone], shared: bool, n
         if single.conflict:
             faults.append(("uid-conflict", "one instance UID stands for different content (SOPInstanceUID)"))
     homeless = [plane for plane in planes if not (plane.orientation and plane.pixel_spacing and plane.position)]
-    if faults or homeless:
+    unreadable = any(reason in BROKEN for plane in planes for reason, _ in plane.faults)
+    if faults or homeless or unreadable:
         faults += [fault for plane in planes for fault in plane.faults]
         return [refusal(faults, len(files), pseudonym)]
     return [verdict for group in groups_of(single.planes) for verdict in _judge_group(group, single, pseudonym, names)]

@@ -94,9 +94,7 @@ def label_planes(assignment: Assignment, grid: Grid, start: int, stop: int) -> N
     for label, structure in assignment.by_label:
         reason = structure.fits(grid)
         if reason is not None:
-            raise UsageError(
-                f"structure {structure.name!r} does not fit the volume: {reason}", "match structures first"
-            )
+            raise UsageError(f"{structure.origin} does not fit the volume: {reason}", "match structures first")
         out[structure.planes(grid, start, stop)] = label
     return out
 

@@ -66,7 +66,7 @@ class Model:
             channels=input_channels(recipe),
             window=recipe.windows.window,
             classes=classes,
-            recipe=json.loads(json.dumps(recipe.as_dict())),  # tuples as the lists that a file gives back
+            recipe=_plain(recipe),
             micro_batch=-(-recipe.predict.micro_batch // BATCH_ROWS) * BATCH_ROWS,
             weights_sha256=sha256(state_as_bytes(network)).hexdigest(),
             before=before.digest if before else None,
@@ -99,7 +99,8 @@ class Model:
                 scores = torch.softmax(self._runner(pixels)[:, :, 0, 0], 1).numpy()
                 out[at : at + size] = scores[: len(batch) - at]
         if not np.isfinite(out).all():
-            raise RunError(f"model {self.digest} gave a score that is NaN or infinite", "train it again, or check its weights")
+            raise RunError(f"model {self.digest} gave a score that is NaN or infinite",
+                           "train it again, or check its weights")
         return out
 
     def save(self, folder: str | Path) -> None:
@@ -117,7 +118,8 @@ class Model:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise BudgetError(f"the disk is full: a model of {len(weights)} bytes did not fit at {folder}",
                                   "free space or choose another place") from error
-            raise UsageError(f"cannot write a model at {folder}: {error.strerror}", "choose a folder that can be written") from error
+            raise UsageError(f"cannot write a model at {folder}: {error.strerror}",
+                             "choose a folder that can be written") from error
 
 
 def load_model(path: str | Path) -> Model:
@@ -135,7 +137,8 @@ def load_model(path: str | Path) -> Model:
     spec = _read_spec(folder / SPEC_FILE)
     weights = _read_weights(folder / WEIGHTS_FILE)
     if sha256(weights).hexdigest() != spec.weights_sha256:
-        raise StoreFaultError(f"{folder / WEIGHTS_FILE} is not what was saved: its digest differs", "copy the model again")
+        raise StoreFaultError(f"{folder / WEIGHTS_FILE} is not what was saved: its digest differs",
+                              "copy the model again")
     before = load_model(folder / BEFORE_FOLDER) if spec.before else None
     network = build_network(spec.network, spec.channels, 1 + len(spec.classes), spec.window, spec.options)
     state_into(network, weights, str(folder / WEIGHTS_FILE))
@@ -169,6 +172,11 @@ def input_channels(recipe: Recipe) -> int:
 def network_options(recipe: Recipe) -> dict[str, Any]:
     """Options of a recipe's network less the file that training starts from: it is no part of the model."""
     return {key: value for key, value in recipe.options.items() if key != "weights"}
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as a file gives it back: lists for tuples, and without the path that only training needed."""
+    return json.loads(json.dumps({**recipe.as_dict(), "options": network_options(recipe)}))
 
 
 def retag(model: Model, training: dict[str, Any]) -> Model:

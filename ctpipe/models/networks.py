@@ -100,7 +100,7 @@ def vgg_small(channels: int, n_classes: int, window: ZYX, options: dict[str, Any
     plan = (first, first, POOL, second, second, POOL, third, third)
     batch_norm = bool(options["batch_norm"])
     left = _head_size("vgg-small", window, plan)
-    head = [nn.Conv2d(third, units, left, bias=not batch_norm)]
+    head: list[nn.Module] = [nn.Conv2d(third, units, left, bias=not batch_norm)]
     head += [nn.BatchNorm2d(units)] if batch_norm else []
     head += [nn.ReLU(), nn.Dropout(float(options["dropout"])), nn.Conv2d(units, n_classes, 1)]
     return _initialised(WindowNetwork(_body(channels, plan, batch_norm), nn.Sequential(*head), (window.y, window.x), 4))

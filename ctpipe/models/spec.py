@@ -55,7 +55,8 @@ class ModelSpec:
         try:
             return cls(**{**values, "window": ZYX(*values["window"]), "classes": tuple(values["classes"])})
         except TypeError as error:
-            raise StoreFaultError(f"{where} has a field of the wrong kind", "train or import the model again") from error
+            raise StoreFaultError(f"{where} has a field of the wrong kind",
+                                  "train or import the model again") from error
 
     def digest(self) -> str:
         """16 hex digits of SHA-256 over all fields, the weights by their own digest; no path enters."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ def refuse_pickle(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(4)
     if head.startswith(b"PK") or head[:1] == b"\x80" or path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
-        raise UsageError(f"{path} is a pickle or an archive, which can run code when loaded; it was not loaded", _CONVERT)
+        raise UsageError(f"{path} is a pickle or an archive, which can run code when loaded; it was not loaded",
+                         _CONVERT)
 
 
 def state_as_bytes(network: nn.Module) -> bytes:
@@ -41,12 +43,13 @@ def state_into(network: nn.Module, data: bytes, where: str) -> None:
         raise StoreFaultError(f"{where} does not fit the network of its model.json", "copy the model again") from error
 
 
-def load_vgg16_body(network: nn.Module, path: str | Path, channels: int) -> None:
+def load_vgg16_body(network: nn.Module, path: str | Path, channels: int) -> str:
     """Put the 13 convolutions of a VGG16 file in torchvision's layout into the body of a `vgg16` network.
 
     path: .safetensors, or .pth (read with weights_only=True: tensors, no code). Keys are features.N.weight and
     features.N.bias; its classifier is not used, since it belongs to another window. One input channel takes the sum
-    over the file's three, so that grey pixels see what they saw as RGB; three take them as they are.
+    over the file's three, so that grey pixels see what they saw as RGB; three take them as they are. Returns 16 hex
+    digits of SHA-256 over the file.
     """
     import torch
     from torch import nn
@@ -69,6 +72,7 @@ def load_vgg16_body(network: nn.Module, path: str | Path, channels: int) -> None
                                  "give VGG16 without batch normalisation, in torchvision's layout")
             convolution.weight.copy_(weight)
             convolution.bias.copy_(bias)  # type: ignore[union-attr]
+    return sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -82,7 +86,8 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise UsageError(f"{path} holds more than tensors, or is no torch file; it was not loaded", _CONVERT) from error
+            raise UsageError(f"{path} holds more than tensors, or is no torch file; it was not loaded",
+                             _CONVERT) from error
     else:
         refuse_pickle(path)
         try:

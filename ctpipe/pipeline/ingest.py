@@ -18,7 +18,7 @@ from distributed import Client
 
 from ctpipe import dicom
 from ctpipe.cluster import client_for, run_tasks
-from ctpipe.dicom import Assignment, ClassTable, Structure, Verdict, VolumeSource
+from ctpipe.dicom import Assignment, ClassTable, Pseudonyms, Structure, Verdict, VolumeSource
 from ctpipe.errors import InputError, StoreBusyError, UsageError
 from ctpipe.pipeline.keys import truth_key
 from ctpipe.pipeline.reports import IngestReport, TakenLabels, TakenVolume
@@ -64,7 +64,7 @@ def ingest(
     if table is None:
         return IngestReport(str(target.root), tuple(taken), tuple(others))
     ids = list(dict.fromkeys(volume.id for volume in taken))
-    named, faults, unused = _take_labels(label_paths, table, target, ids, client, progress)
+    named, faults, unused = _take_labels(label_paths, table, pseudonyms, target, ids, client, progress)
     return IngestReport(str(target.root), tuple(taken), tuple(others), tuple(named), tuple(faults), tuple(unused))
 
 
@@ -225,17 +225,18 @@ def write_label_slab(task: LabelTask) -> tuple[SlabRecord, list[int]]:
 
 
 def _take_labels(
-    paths: list[Path], table: ClassTable, store: Store, ids: list[str], client: Client | None, progress: Progress
+    paths: list[Path], table: ClassTable, pseudonyms: Pseudonyms, store: Store, ids: list[str], client: Client | None,
+    progress: Progress,
 ) -> tuple[list[TakenLabels], list[Verdict], list[str]]:
     """(label groups, faults, structures that no class takes) of everything given as labels."""
-    structures = dicom.read_structures(paths, dicom.load_pseudonyms())
+    structures = dicom.read_structures(paths, pseudonyms)
     all_names = table.assign(structures.found)
     if all_names.empty and structures.found:
-        raise UsageError(
-            f"no structure matches class {', '.join(all_names.empty)}; the labels hold: "
-            f"{', '.join(sorted({s.name for s in structures.found})[:20])}",
-            "name the structure after the class, as in --classes lesion=1:GTV",
-        )
+        error = UsageError(f"no structure matches class {', '.join(all_names.empty)}",
+                           "name the structure after the class, as in --classes lesion=1:GTV")  # fmt: skip
+        # free text of a file: for the user's own screen only, never for a log or Prefect's database (P3)
+        error.add_note(f"the labels hold: {', '.join(sorted({s.name for s in structures.found})[:40])}")
+        raise error
     grids = {series_id: store[series_id].grid for series_id in ids}
     matched, misfits = dicom.match_structures(structures.found, grids)
     taken: list[TakenLabels] = []

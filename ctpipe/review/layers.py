@@ -145,17 +145,20 @@ def preferred_labels(series: Series) -> Labels | None:
     return max(groups, key=lambda g: (rank[g.kind], (g.path / "zarr.json").stat().st_mtime_ns, g.name), default=None)
 
 
-def fullest_plane(labels: Labels) -> int | None:
-    """Index of the plane with most labelled voxels, judged on the coarsest level; None where nothing is labelled."""
+def telling_plane(labels: Labels) -> int | None:
+    """Index of the plane to begin on: most classes in view, then most of the smallest of them; None without labels.
+
+    Judged on the coarsest level, so that little is read. A small lesion in a large organ is thus in view.
+    """
     level = pyramid_levels(labels.grid)[-1]
-    counts = np.concatenate(
-        [
-            np.count_nonzero(labels.read_planes(at.start, at.stop, level=level.number), axis=(1, 2))
-            for at in (level.slab(slab) for slab in slabs_of(labels.grid.shape.z))
-        ]
-    )
-    best = int(np.argmax(counts))
-    return min(best * level.factors.z, labels.grid.shape.z - 1) if counts[best] else None
+    scores = []
+    for at in (level.slab(slab) for slab in slabs_of(labels.grid.shape.z)):
+        for plane in labels.read_planes(at.start, at.stop, level=level.number):
+            counts = np.bincount(plane.ravel())[1:]
+            counts = counts[counts > 0]
+            scores.append((len(counts), int(counts.min(initial=plane.size))))
+    best = max(range(len(scores)), key=lambda z: scores[z])  # the first of equals
+    return min(best * level.factors.z, labels.grid.shape.z - 1) if scores[best][0] else None
 
 
 def _facts(series_id: str, grid: Grid) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from ctpipe.errors import NotThereError, UsageError
 from ctpipe.review.layers import (
-    fullest_plane,
     image_layer,
     label_look,
     labels_layer,
     placement,
     preferred_labels,
+    telling_plane,
 )
 from ctpipe.review.save import SaveResult, save_review
 from ctpipe.review.working_copy import WorkingCopy, copies_of, open_copy, resume_copy
@@ -94,11 +94,10 @@ class ReviewSession:
     def edit_preferred(self) -> WorkingCopy:
         """Go on with the working copy that was used last, else begin one of the preferred labels, else an empty one."""
         series = self._series()
+        self.close()  # a copy that this session holds is not free for it either
         for folder, record in copies_of(self.store.root, series.id):
             if record.reviewer == self.reviewer and (copy := resume_copy(folder)) is not None:
-                self.close()
-                known = record.parent is not None and record.parent in series.labels
-                return self._paint_on(copy, series.labels[record.parent] if known else None)
+                return self._paint_on(copy, series.labels.get(record.parent or ""))
         preferred = preferred_labels(series)
         return self.edit(None if preferred is None else preferred.name)
 
@@ -126,6 +125,10 @@ class ReviewSession:
         """Let the working copy go; its files and all strokes stay."""
         if self.layer is not None and self.layer in self.viewer.layers:
             self.viewer.layers.remove(self.layer)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Let the working copy go without touching the viewer, which may be gone already."""
         if self.copy is not None:
             self.copy.close()
         self.copy = self.layer = None
@@ -150,7 +153,7 @@ class ReviewSession:
         return copy
 
     def _go_to(self, labels: Labels) -> None:
-        plane = fullest_plane(labels)
+        plane = telling_plane(labels)
         if plane is not None:
             self.viewer.dims.set_point(0, labels.grid.translation_mm[0] + plane * labels.grid.spacing_mm[0])
 

@@ -57,7 +57,10 @@ def open_review(
         copy = session.edit_preferred() if labels is None else session.edit(labels)
         widget = ReviewWidget(viewer, session)
         viewer.window.add_dock_widget(widget, name="Review", area="right")
-        widget.tell(("resumed" if copy.resumed else "made") + f" a working copy of {copy.record.parent or 'nothing'}")
+        widget.tell(copy.story)
+        if show:
+            settle(3)  # the canvas has its size only now that the dock is there
+        viewer.reset_view()
     except BaseException:
         viewer.close()
         raise

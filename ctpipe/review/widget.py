@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from ctpipe.errors import CtpipeError
-from ctpipe.review.layers import labels_name
+from ctpipe.review.layers import labels_name, preferred_labels
 from ctpipe.review.session import ReviewSession
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class ReviewWidget(QWidget):
         self.labels_list.itemActivated.connect(lambda item: self._try(lambda: self._look(_key(item))))
         self.class_box.activated.connect(self._choose_class)
         self.new_class.returnPressed.connect(self._add_class)
-        self.destroyed.connect(lambda: session.close() if session is not None else None)
+        if session is not None:
+            self.destroyed.connect(lambda: session.let_go())
         self.refresh()
 
     def _lay_out(self) -> None:
@@ -98,7 +99,8 @@ class ReviewWidget(QWidget):
             z, y, x = series.grid.shape
             self._add(self.series_list, f"{series.id[:8]}  {z}×{y}×{x}", series.id, session.series == series)
         if session.series is not None:
-            parent = session.copy.record.parent if session.copy is not None else None
+            preferred = preferred_labels(session.series)
+            parent = session.copy.record.parent if session.copy is not None else preferred and preferred.name
             for group in session.series.labels.values():
                 text = f"{labels_name(group.kind, group.name)}: {', '.join(group.classes.values())}"
                 self._add(self.labels_list, text, group.name, group.name == parent)
@@ -106,6 +108,15 @@ class ReviewWidget(QWidget):
         if session.copy is not None:
             for label, name in session.copy.record.classes.items():
                 self.class_box.addItem(f"{label}  {name}", label)
+        if session.layer is not None:
+            session.layer.events.selected_label.connect(self._follow_label)
+            self._follow_label()
+
+    def _follow_label(self, _event: object = None) -> None:
+        """Show the class that napari's own controls chose."""
+        layer = self.session.layer if self.session is not None else None
+        if layer is not None:
+            self.class_box.setCurrentIndex(self.class_box.findData(layer.selected_label))
 
     @staticmethod
     def _add(into: QListWidget, text: str, key: str | None, current: bool) -> None:
@@ -124,7 +135,7 @@ class ReviewWidget(QWidget):
         """Show a store in this widget."""
         session = ReviewSession(self.viewer, folder)
         self.session = session
-        self.destroyed.connect(lambda: session.close())
+        self.destroyed.connect(lambda: session.let_go())
         self.open_button.setVisible(False)
         session.show()
 
@@ -143,14 +154,15 @@ class ReviewWidget(QWidget):
 
     def _edit_copy(self, name: str | None) -> None:
         if self.session is not None:
-            copy = self.session.edit(name)
-            self.tell(("resumed" if copy.resumed else "made") + f" a working copy of {copy.record.parent or 'nothing'}")
+            self.tell(self.session.edit(name).story)
 
     def _save(self) -> None:
         self._try(self._save_copy)
 
     def _save_copy(self) -> None:
         if self.session is not None:
+            self.tell("saving…")
+            self.status.repaint()  # saving takes the main thread, so that nobody paints meanwhile
             self.tell(str(self.session.save()))
 
     def _choose_class(self) -> None:

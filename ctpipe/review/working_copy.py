@@ -77,6 +77,12 @@ class WorkingCopy:
     resumed: bool
     _lock: IO[str] = field(repr=False)
 
+    @property
+    def story(self) -> str:
+        """One line for the reviewer: where this copy comes from."""
+        parent = "no labels (empty)" if self.record.parent is None else self.record.parent
+        return f"{'going on with your' if self.resumed else 'made a'} working copy of {parent}"
+
     def note_saved(self, name: str) -> None:
         """Keep in working.json that this state was saved as label group `name`."""
         if name not in self.record.saved:

@@ -54,15 +54,17 @@ def _document(shape: tuple[int, ...], chunk: ZYX, shard: ZYX, dtype: str, fill: 
 
 def encode_shard(document: bytes, slab: Slab, voxels: NDArray) -> bytes:
     """Bytes of the shard that holds `slab` (of the array's own level), every inner chunk written, empty ones too."""
-    array, kept = _in_memory(document, {})
-    array[slab.start : slab.stop] = voxels
+    with _own_pipeline():
+        array, kept = _in_memory(document, {})
+        array[slab.start : slab.stop] = voxels
     return kept[shard_file(slab.index)].to_bytes()
 
 
 def decode_shard(document: bytes, index: int, data: bytes, region: tuple[slice, slice, slice]) -> NDArray:
     """Voxels of `region` (of the whole array, within one shard) from the shard's bytes. Raises what zarr raises."""
-    array, _ = _in_memory(document, {shard_file(index): data})
-    return np.asarray(array[region])
+    with _own_pipeline():
+        array, _ = _in_memory(document, {shard_file(index): data})
+        return np.asarray(array[region])
 
 
 def open_local(path: str) -> zarr.Array:
@@ -71,6 +73,12 @@ def open_local(path: str) -> zarr.Array:
 
     with _own_pipeline():
         return zarr.open_array(store=path, mode="r", zarr_format=3)
+
+
+def read_local(array: zarr.Array, region: tuple[slice, slice, slice]) -> NDArray:
+    """Voxels of `region` of an array of `open_local`: only the chunks that it touches are read."""
+    with _own_pipeline():
+        return np.asarray(array[region])
 
 
 def array_fill(document: bytes) -> float:
@@ -84,18 +92,16 @@ def _in_memory(document: bytes, files: dict[str, bytes]) -> tuple[zarr.Array, di
 
     wrap = default_buffer_prototype().buffer.from_bytes
     kept: dict[str, Any] = {name: wrap(data) for name, data in {"zarr.json": document, **files}.items()}
-    with _own_pipeline():
-        store = zarr.storage.MemoryStore(kept)
-        array = zarr.open_array(store=store, mode="r+", zarr_format=3)
-        # opening takes no config; without it a slab of nothing but air would have no shard
-        array = array.with_config({"write_empty_chunks": True})
-    return array, kept
+    array = zarr.open_array(store=zarr.storage.MemoryStore(kept), mode="r+", zarr_format=3)
+    # opening takes no config; without it a slab of nothing but air would have no shard
+    return array.with_config({"write_empty_chunks": True}), kept
 
 
 @contextmanager
 def _own_pipeline() -> Iterator[None]:
     """zarr-python's pipeline whatever the user set: zarrs orders the chunks of a shard differently from run to run.
 
+    Sharding asks for its inner pipeline when it encodes, so the whole of a read or write stands under this.
     Blosc with threads of its own puts blocks into the output as they finish: one thread, so that bytes are the same.
     """
     import numcodecs.blosc

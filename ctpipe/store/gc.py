@@ -97,7 +97,7 @@ def _sweep(root: Path, target: str, paths: list[Path], dry_run: bool, expiry_s: 
     there = [path for path in paths if path.exists()]
     if not there:
         return []
-    lease = Lease(root, target, expiry_s=expiry_s)
+    lease = Lease(root, target, expiry_s=expiry_s, wait_s=0)
     if dry_run:
         return [str(path.relative_to(root)) for path in there] if lease.is_dead() else []
     try:
@@ -114,7 +114,7 @@ def _dead_leases(root: Path, dry_run: bool, expiry_s: float) -> list[str]:
     for name in files.names(root / LEASES):
         if not name.endswith(".json"):
             continue
-        lease = Lease(root, name, expiry_s=expiry_s, name=name)
+        lease = Lease(root, name, expiry_s=expiry_s, wait_s=0, name=name)
         if dry_run:
             removed += [f"{LEASES}/{name}"] if lease.is_dead() else []
             continue

@@ -29,6 +29,7 @@ from ctpipe.store import files
 from ctpipe.store.layout import LEASES, PARTIAL, lease_name
 
 EXPIRY_S = 60.0  # a counter that stands still for so long belongs to a dead owner
+DYING_S = 0.5  # a process that was just killed takes a moment to be gone
 _BEATS = 12  # beats within an expiry
 _LOCK_WAIT_S = 60.0  # the file lock is held for milliseconds; longer means a stuck disk or a stopped process
 _POLL_S = 0.02
@@ -55,11 +56,11 @@ class _Claim:
 class Lease:
     """The right to write one target; a context manager that moves its counter from a thread of its own.
 
-    wait_s: how long to wait for a live owner before StoreBusyError (0: not at all).
+    wait_s: how long to wait for a live owner before StoreBusyError.
     """
 
     def __init__(
-        self, root: Path, target: str, *, expiry_s: float = EXPIRY_S, wait_s: float = 0.0, name: str | None = None
+        self, root: Path, target: str, *, expiry_s: float = EXPIRY_S, wait_s: float = DYING_S, name: str | None = None
     ) -> None:
         self.target = target
         self.fencing = 0
@@ -128,10 +129,13 @@ class Lease:
                 return False
             fencing = 1 if now is None else now.fencing + 1
             claim = _Claim(uuid.uuid4().hex, fencing, 0, _machine(), os.getpid(), _process(os.getpid())[0])
-            if not files.write_atomic(self._path, _spell(claim), exclusive=now is None):
-                return False
             self._claim, self.fencing = claim, fencing
-        return True
+            try:
+                return files.write_atomic(self._path, _spell(claim), exclusive=now is None)
+            except CtpipeError:
+                if self._is_ours():  # in place, but not synced: left there it would hold off our own next try
+                    self._path.unlink(missing_ok=True)
+                raise
 
     def _watch(self, seen: _Claim) -> bool:
         """Whether the owner of a claim is dead."""

@@ -136,7 +136,7 @@ class LevelArray:
                 return arrays.decode_shard(self.document(), index, data, region)
             if self._open is None:
                 self._open = arrays.open_local(str(self.path))
-            return np.asarray(self._open[region])
+            return arrays.read_local(self._open, region)
         except (MemoryError, CtpipeError):
             raise
         except Exception as error:  # rotten bytes make codecs raise anything: all of it is the same fault

@@ -49,7 +49,7 @@ class Store(Mapping[str, Series]):
             return default
         return self[name]
 
-    def lease(self, target: str, *, expiry_s: float | None = None, wait_s: float = 0.0) -> leases.Lease:
+    def lease(self, target: str, *, expiry_s: float | None = None, wait_s: float = leases.DYING_S) -> leases.Lease:
         """Lease on a writer's target, to be entered with `with`; StoreBusyError where another process writes it."""
         self._needs_append()
         return leases.Lease(self.root, target, expiry_s=expiry_s or leases.EXPIRY_S, wait_s=wait_s)

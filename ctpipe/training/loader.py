@@ -15,7 +15,7 @@ from ctpipe.errors import NotThereError, RunError
 from ctpipe.patches import PaddedPlanes, PatchTable, cut_labels, pad_planes
 from ctpipe.volume import Grid
 
-# Features of so many bytes are held in memory; rows of planes beyond that are left out, and the model says so.
+# Padded features of so many bytes are held in memory; rows of planes beyond that are left out, and the model says so.
 FEATURE_BYTES = 2 << 30
 # Planes are read in runs of at most so many.
 READ_PLANES = 32
@@ -53,8 +53,10 @@ class Tiling:
         return h, w
 
     def first(self, at: NDArray[np.int64], length: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Centre of the first window, along one axis, of tiles that hold a window centred `at`: at a random place,
-        with all centres inside the `length` voxels of the plane where it is long enough."""
+        """Along one axis, centre of the first window of tiles that hold a window centred `at` at a random place.
+
+        All centres lie inside the `length` voxels of the plane where it is long enough.
+        """
         highest = np.minimum(self.side - 1, at // self.step)
         lowest = np.maximum(0, self.side - 1 - (length - 1 - at) // self.step)
         lowest = np.minimum(lowest, highest)
@@ -93,7 +95,8 @@ class TileLoader:
         # rows left out give their place in the batches to the others, in order
         self.at = np.resize(at, (train.steps * train.batch, 4))
         lookup = label_lookup(table, classes)
-        self.planes = [self._read(number, name, table, readers[name], lookup) for number, name in enumerate(self.series)]
+        self.planes = [self._read(number, name, table, readers[name], lookup)
+                       for number, name in enumerate(self.series)]
 
     def batch(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Pixels float32 (n, c, h, w) and truth int64 (n, side, side) of one optimiser step; call in order."""
@@ -129,10 +132,12 @@ class TileLoader:
 
     def _affordable(self, at: NDArray[np.int64], readers: dict[str, Reader]) -> NDArray[np.bool_]:
         """Which rows lie on planes that fit into FEATURE_BYTES together; planes are taken in the order of the rows."""
-        cost = {number: readers[name].channels * readers[name].grid.shape.y * readers[name].grid.shape.x * 4
-                for number, name in enumerate(self.series)}
+        padding = max(self.tiling.window)
+        cost = [4 * reader.channels * (reader.grid.shape.y + padding) * (reader.grid.shape.x + padding)
+                for reader in (readers[name] for name in self.series)]
         planes, first = np.unique(at[:, :2], axis=0, return_index=True)
-        left, held = FEATURE_BYTES, set()
+        left = FEATURE_BYTES
+        held: set[tuple[int, int]] = set()
         for series, z in planes[np.argsort(first)].tolist():
             left -= cost[series] * self.recipe.windows.window.z
             if left < 0 and held:
@@ -178,4 +183,5 @@ def check_apart(train: PatchTable, validate: PatchTable) -> None:
     """RunError where a patient is in both tables: the epoch would be chosen on what was learnt."""
     both = sorted(set(train.patients) & set(validate.patients))
     if both:
-        raise RunError(f"patient {both[0]} is in the training and in the validation table", "split the table by patient")
+        raise RunError(f"patient {both[0]} is in the training and in the validation table",
+                       "split the table by patient")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,10 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class FitResult:
-    """A trained model. curves: one row per epoch (epoch, steps, loss, dice, dice_<class>); best_epoch: the one taken."""
+    """A trained model.
+
+    curves: one row per epoch (epoch, steps, loss, dice, dice_<class>). best_epoch: the one whose weights were taken.
+    """
 
     model: Model
     curves: pd.DataFrame
@@ -52,18 +56,19 @@ def fit(train: PatchTable, validate: PatchTable, recipe: Recipe, *, reader_of: R
     check_apart(train, validate)
     classes = recipe.classes or tuple(train.classes.values())
     spec = recipe.train
-    if spec.steps < spec.epochs or spec.epochs < 1:
-        raise UsageError(f"{spec.steps} steps cannot be {spec.epochs} epochs", "give at least one step for each epoch")
+    _check(spec, classes)
     with torch.random.fork_rng(devices=[]):  # dropout and first weights draw from torch's own generator
         torch.manual_seed(spec.seed)
         use_threads(spec.threads)
-        network = _fresh(recipe, 1 + len(classes))
+        network, started_from = _fresh(recipe, 1 + len(classes))
         tiling = Tiling(spec.tile, network.step, network.window)  # type: ignore[arg-type]
         loader = TileLoader(train, recipe, reader_of, tiling, classes)
         validation = ValidationSet(validate, recipe, reader_of, tiling, classes)
         curves, best_epoch, best_state = _epochs(network, loader, validation, spec, progress)
     network.load_state_dict(best_state)
     training: dict[str, Any] = {"best_epoch": best_epoch, "epochs": spec.epochs, "rows_left_out": loader.rows_left_out}
+    if started_from:
+        training["started_from"] = started_from
     training["validation_dice"] = {name: round(float(curves[f"dice_{name}"][best_epoch - 1]), 4) for name in classes}
     model = Model.of(recipe, classes, network, before, training=training)
     if score:
@@ -71,12 +76,23 @@ def fit(train: PatchTable, validate: PatchTable, recipe: Recipe, *, reader_of: R
     return FitResult(model, curves, best_epoch)
 
 
-def _fresh(recipe: Recipe, n_classes: int) -> nn.Module:
+def _check(spec: TrainSpec, classes: tuple[str, ...]) -> None:
+    if spec.steps < spec.epochs or min(spec.epochs, spec.batch, spec.tile) < 1:
+        numbers = f"{spec.epochs} epochs of {spec.batch} rows, tile {spec.tile}"
+        raise UsageError(f"{spec.steps} steps cannot be {numbers}", "give at least 1 for each, a step an epoch")
+    if spec.class_weights and len(spec.class_weights) != 1 + len(classes):
+        raise UsageError(f"{len(spec.class_weights)} class weights do not fit {len(classes)} classes and background",
+                         "give one for each, background first")
+
+
+def _fresh(recipe: Recipe, n_classes: int) -> tuple[nn.Module, str]:
+    """A network to train, and the digest of the weights file that it starts from ("" for none)."""
     channels = input_channels(recipe)
     network = build_network(recipe.network, channels, n_classes, recipe.windows.window, network_options(recipe))
+    started_from = ""
     if recipe.options.get("weights"):
-        load_vgg16_body(network, recipe.options["weights"], channels)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        started_from = load_vgg16_body(network, recipe.options["weights"], channels)
+    return network.to(memory_format=torch.channels_last), started_from  # type: ignore[call-overload]
 
 
 def _epochs(network: nn.Module, loader: TileLoader, validation: ValidationSet, spec: TrainSpec, progress: Progress
@@ -89,7 +105,7 @@ def _epochs(network: nn.Module, loader: TileLoader, validation: ValidationSet, s
     loss_of = nn.CrossEntropyLoss(weights)
     rows, best, best_state = [], (-1.0, 0), _state(network)
     ends = [round(spec.steps * epoch / spec.epochs) for epoch in range(spec.epochs + 1)]
-    for epoch, (start, stop) in enumerate(zip(ends, ends[1:], strict=False), 1):
+    for epoch, (start, stop) in enumerate(pairwise(ends), 1):
         losses = []
         network.train()
         for step in range(start, stop):

@@ -53,7 +53,8 @@ def test_lesions_are_inside_the_liver_apart_and_as_dark_as_promised(made: dict[i
     assert not (lesions & ~liver).any()
     assert ndimage.label(lesions)[1] == count
     sound = patient.hu[ndimage.binary_erosion(liver & ~lesions, iterations=2)]
-    for (diameter, contrast, voxels), mask in zip(patient.facts["lesions"], list(patient.masks.values())[1:], strict=True):
+    masks = list(patient.masks.values())[1:]
+    for (diameter, contrast, voxels), mask in zip(patient.facts["lesions"], masks, strict=True):
         assert LESION_MM[0] <= diameter <= LESION_MM[1]
         assert 30 <= contrast <= 60
         assert mask.sum() == voxels

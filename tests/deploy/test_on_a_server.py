@@ -25,11 +25,11 @@ PATIENT = "PLANTEDNAME4711"
 @pytest.fixture
 def here(server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """This process uses the server too."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    with temporary_settings({PREFECT_API_URL: server.url}):
+    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_HOME: str(server.home)}):
         yield server
 
 

@@ -30,7 +30,8 @@ PATIENT_1 = {
     "spleen": 222773, "skin": 19301754,
 }  # fmt: skip
 PATIENT_7 = {
-    "liver": 1461944, "tumor": 683556, "leftsurrenalgland": 7366, "portalvein": 59521, "spleen": 211716, "skin": 19599558,
+    "liver": 1461944, "tumor": 683556, "leftsurrenalgland": 7366, "portalvein": 59521, "spleen": 211716,
+    "skin": 19599558,
 }  # fmt: skip
 
 
@@ -106,7 +107,9 @@ def test_file_order_and_instance_numbers_mean_nothing(tmp_path):
     assert np.array_equal(only(read_structures([top], KEY)).planes(on, 0, 6), MASK)
 
 
-@pytest.mark.parametrize("directions", [((0, 0, -1), (0, 1, 0), (-1, 0, 0)), ((0, 0, 1), (1, 0, 0), (0, -1, 0)), TURNED])
+@pytest.mark.parametrize(
+    "directions", [((0, 0, -1), (0, 1, 0), (-1, 0, 0)), ((0, 0, 1), (1, 0, 0), (0, -1, 0)), TURNED]
+)
 def test_masks_of_any_orientation_lie_where_the_ct_has_them(tmp_path, directions):
     made = grid(directions=directions)
     on, top = patient(tmp_path, made)
@@ -271,7 +274,9 @@ def subset(archive, folder, names):
 
 
 def counts(paths, on):
-    return {s.name: int(s.planes(on, 0, on.shape.z).sum()) for s in read_structures(paths, KEY).found if s.fits(on) is None}
+    return {
+        s.name: int(s.planes(on, 0, on.shape.z).sum()) for s in read_structures(paths, KEY).found if s.fits(on) is None
+    }
 
 
 @pytest.mark.real

@@ -190,7 +190,9 @@ def test_a_small_file_that_declares_much_is_refused_before_anything_is_unpacked(
 def test_nifti_2_big_endian_and_members_of_a_zip_are_read(tmp_path):
     image = nib.Nifti2Image(lopsided().transpose(2, 1, 0), ras(grid()))
     nib.save(image, tmp_path / "two.nii.gz")
-    swapped = nib.Nifti1Image(lopsided().transpose(2, 1, 0).astype(">i2"), ras(grid()), nib.Nifti1Header(endianness=">"))
+    swapped = nib.Nifti1Image(
+        lopsided().transpose(2, 1, 0).astype(">i2"), ras(grid()), nib.Nifti1Header(endianness=">")
+    )
     nib.save(swapped, tmp_path / "big.nii")
     for path in [tmp_path / "two.nii.gz", tmp_path / "big.nii"]:
         assert np.array_equal(only(path).planes(grid(), 0, 6), lopsided() > 0)

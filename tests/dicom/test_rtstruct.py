@@ -21,7 +21,9 @@ STS = ["002", "003", "008", "012", "015", "018", "019", "024", "025", "026", "03
 def rectangle(on, z, y0, y1, x0, x1):
     """Contour (4, 3) in LPS mm that holds the centres y0..y1 x x0..x1 of plane z."""
     low, high = -0.3, 0.3
-    return on.to_lps([(z, y0 + low, x0 + low), (z, y0 + low, x1 + high), (z, y1 + high, x1 + high), (z, y1 + high, x0 + low)])
+    return on.to_lps(
+        [(z, y0 + low, x0 + low), (z, y0 + low, x1 + high), (z, y1 + high, x1 + high), (z, y1 + high, x0 + low)]
+    )
 
 
 @pytest.fixture
@@ -49,7 +51,9 @@ def by_rays(polygons, shape):
     return out
 
 
-POINT = st.tuples(st.integers(-8, 40), st.integers(-8, 40)).map(lambda p: (p[0] / 4, p[1] / 4))  # corners and borders too
+POINT = st.tuples(st.integers(-8, 40), st.integers(-8, 40)).map(
+    lambda p: (p[0] / 4, p[1] / 4)
+)  # corners and borders too
 
 
 @settings(max_examples=150, deadline=None)
@@ -80,12 +84,18 @@ def test_an_inner_contour_is_a_hole_and_an_island_in_it_is_not(tmp_path, ct):
     assert not roi.planes(ct, 3, 6).any()
 
 
-@pytest.mark.parametrize("directions", [((0, 0, -1), (0, 1, 0), (-1, 0, 0)), ((1, 0, 0), (0, 0, 1), (0, -1, 0)), TURNED])
+@pytest.mark.parametrize(
+    "directions", [((0, 0, -1), (0, 1, 0), (-1, 0, 0)), ((1, 0, 0), (0, 0, 1), (0, -1, 0)), TURNED]
+)
 def test_contours_follow_the_planes_of_any_orientation(tmp_path, directions):
     made = grid(directions=directions)
     write_ct_series(tmp_path / "ct", hu(), made, **NAMES)
     on = only_volume(tmp_path / "ct").grid
-    roi = only(write_rtstruct(tmp_path / "rs", {"a": [rectangle(made, 1, 2, 3, 4, 9), rectangle(made, 4, 0, 0, 0, 3)]}, **NAMES))
+    roi = only(
+        write_rtstruct(
+            tmp_path / "rs", {"a": [rectangle(made, 1, 2, 3, 4, 9), rectangle(made, 4, 0, 0, 0, 3)]}, **NAMES
+        )
+    )
     wanted = np.zeros(SHAPE, bool)
     wanted[1, 2:4, 4:10] = wanted[4, 0, :4] = True
     assert roi.fits(on) is None
@@ -105,7 +115,9 @@ def test_the_frame_of_reference_is_the_link(tmp_path, ct):
 
 @pytest.mark.parametrize("z", [2.1, 2.5, -1.0, 6.0])
 def test_a_contour_on_no_plane_is_refused_and_counted(tmp_path, ct, z):
-    roi = only(write_rtstruct(tmp_path / "rs", {"a": [rectangle(ct, 2, 1, 4, 1, 4), rectangle(ct, z, 1, 4, 1, 4)]}, **NAMES))
+    roi = only(
+        write_rtstruct(tmp_path / "rs", {"a": [rectangle(ct, 2, 1, 4, 1, 4), rectangle(ct, z, 1, 4, 1, 4)]}, **NAMES)
+    )
     assert roi.fits(ct) == "1 of its 2 contours lie on no plane of the volume"
     _, refused = match_structures([roi], {"x": ct})
     assert refused[0].reason == "no-fit"
@@ -116,7 +128,7 @@ def test_a_contour_that_leans_is_refused_and_rounded_positions_are_not(tmp_path,
     leaning = rectangle(ct, 2, 1, 4, 1, 4)
     leaning[0] = ct.to_lps((2.4, 1, 1))
     assert only(write_rtstruct(tmp_path / "lean", {"a": [leaning]}, **NAMES)).fits(ct)
-    rounded = rectangle(ct, 2, 1, 4, 1, 4) + [0, 0, 0.04]
+    rounded = np.add(rectangle(ct, 2, 1, 4, 1, 4), (0, 0, 0.04))
     assert only(write_rtstruct(tmp_path / "round", {"a": [rounded]}, **NAMES)).fits(ct) is None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from labels_made import KEY, SHAPE, TURNED, grid, hu, lopsided, only_volume
+from labels_made import KEY, TURNED, grid, hu, lopsided, only_volume
 
 from ctpipe.dicom import check, read_planes, write_ct_series, write_mask_series, write_rtstruct
 from ctpipe.errors import BudgetError, UsageError
@@ -65,7 +65,9 @@ def test_check_accepts_the_series_and_reads_the_same_voxels(tmp_path, name):
     assert found.frame_of_reference is not None
 
 
-@pytest.mark.parametrize(("low", "high", "bits"), [(-1024, 3071, 12), (-1024, 3072, 16), (-1025, 100, 16), (-32768, 32767, 16)])
+@pytest.mark.parametrize(
+    ("low", "high", "bits"), [(-1024, 3071, 12), (-1024, 3072, 16), (-1025, 100, 16), (-32768, 32767, 16)]
+)
 def test_every_int16_value_survives_in_the_plainest_encoding(tmp_path, low, high, bits):
     voxels = hu().clip(-1024, 3071)
     voxels[0, 0, :2] = low, high
@@ -94,9 +96,14 @@ def test_equal_keys_give_equal_files_and_other_keys_other_uids(tmp_path):
 
 
 def test_masks_lie_as_in_3d_ircadb_and_are_no_ct(tmp_path):
-    top = write_mask_series(tmp_path, {"liver": lopsided() > 0, "livertumor01": lopsided() > 9}, grid(), **NAMES, linked=False)
+    top = write_mask_series(
+        tmp_path, {"liver": lopsided() > 0, "livertumor01": lopsided() > 9}, grid(), **NAMES, linked=False
+    )
     assert top == tmp_path / "MASKS_DICOM"
-    assert sorted(p.relative_to(top).as_posix() for p in top.rglob("image_5")) == ["liver/image_5", "livertumor01/image_5"]
+    assert sorted(p.relative_to(top).as_posix() for p in top.rglob("image_5")) == [
+        "liver/image_5",
+        "livertumor01/image_5",
+    ]
     ds = pydicom.dcmread(top / "liver" / "image_3")
     assert (ds.Modality, ds.SOPClassUID.name, ds.BitsAllocated) == ("CT", "CT Image Storage", 8)
     assert set(np.unique(ds.pixel_array)) == {0, 255}

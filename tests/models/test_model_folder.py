@@ -129,7 +129,7 @@ def test_a_pickle_is_refused_and_not_loaded(tmp_path: Path, kind: str) -> None:
         torch.save(_Trap(), path)
     else:
         path.write_bytes(pickle.dumps(_Trap()))
-    with pytest.raises(UsageError, match="pickle or an archive.*not loaded") as caught:
+    with pytest.raises(UsageError, match=r"pickle or an archive.*not loaded") as caught:
         load_model(path)
     assert caught.value.exit_code == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def state() -> dict[str, torch.Tensor]:
     return made
 
 
+@cache
 def _body(channels: int) -> torch.nn.Module:
     return build_network("vgg16", channels, 2, ZYX(1, 257, 257), {"units": 8})
 

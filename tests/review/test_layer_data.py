@@ -10,10 +10,10 @@ from ctpipe.review.layers import (
     DEFAULT_WINDOW,
     class_rgba,
     contrast_limits,
-    fullest_plane,
     image_layer,
     label_look,
     labels_layer,
+    telling_plane,
 )
 from ctpipe.volume import Grid, pyramid_levels
 
@@ -90,9 +90,12 @@ def test_committed_labels_of_many_levels_cannot_be_edited():
     assert not layer.editable
 
 
-def test_the_fullest_plane_is_the_one_with_most_labels():
+def test_the_first_plane_in_view_is_the_one_that_tells_most():
     labels = np.zeros((40, 160, 144), np.uint8)
-    labels[10, 20:40, 20:40] = 1
-    labels[35, 20:60, 20:60] = 1
-    assert fullest_plane(FakeVolume(labels, grid_of())) == 35
-    assert fullest_plane(FakeVolume(labels * 0, grid_of())) is None
+    assert telling_plane(FakeVolume(labels, grid_of())) is None
+    labels[10, 20:80, 20:80] = 1
+    assert telling_plane(FakeVolume(labels, grid_of())) == 10
+    labels[34:36, 20:60, 20:60] = 1
+    labels[34, 30:34, 30:34] = 2
+    labels[35, 30:40, 30:40] = 2
+    assert telling_plane(FakeVolume(labels, grid_of())) == 35

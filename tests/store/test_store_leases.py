@@ -77,7 +77,7 @@ def test_a_killed_writer_is_followed_at_once(store, holder) -> None:
     """S7: its process is gone, so nobody waits for the counter; a process id that came again is told by its start."""
     holder.send_signal(signal.SIGKILL)
     # not reaped yet: a zombie still has a process id
-    with store.lease(TARGET) as lease:
+    with store.lease(TARGET, wait_s=30) as lease:  # less than the expiry: the counter is not what frees it
         assert lease.fencing == 2
     claim = {"owner": "x", "fencing": 7, "counter": 1, "machine": leases._machine(), "pid": os.getpid(), "start": 1}
     lease_file(store).write_text(json.dumps(claim))

@@ -90,7 +90,7 @@ def test_a_flipped_digit_or_bit_in_committed_metadata_is_an_error_or_without_eff
     for path in documents:
         whole = path.read_bytes()
         digits = [8 * at for at, byte in enumerate(whole) if byte in b"0123456789"]
-        for bit in rng.sample(digits, min(6, len(digits))) + [rng.randrange(8 * len(whole)) for _ in range(3)]:
+        for bit in rng.sample(digits, 4) + [rng.randrange(8 * len(whole)) for _ in range(2)]:
             flip(path, bit)
             try:
                 found = read_all(root)
@@ -101,7 +101,7 @@ def test_a_flipped_digit_or_bit_in_committed_metadata_is_an_error_or_without_eff
                 for have, want in zip(found, wanted, strict=True):
                     np.testing.assert_array_equal(have, want)
             path.write_bytes(whole)
-    assert errors >= 9 * (len(documents) - 1) * 0.9
+    assert errors >= 6 * (len(documents) - 1) * 0.9
 
 
 def test_a_missing_shard_is_an_error_through_every_face(root) -> None:
@@ -109,7 +109,7 @@ def test_a_missing_shard_is_an_error_through_every_face(root) -> None:
     (root / f"{ID}.ome.zarr/0/c/1/0/0").unlink()
     series = open_store(root)[ID]
     np.testing.assert_array_equal(series.read_planes(0, 32), hu(SHAPE)[:32])
-    with pytest.raises(StoreFaultError, match="shard 1 .* is missing"):
+    with pytest.raises(StoreFaultError, match=r"shard 1 .* is missing"):
         series.read_planes(30, 34)
     with pytest.raises(StoreFaultError, match="is missing"):
         series.hu.values  # noqa: B018
@@ -190,9 +190,8 @@ def test_other_voxels_under_a_right_checksum_are_found_by_verify(root) -> None:
     shard = document["attributes"]["ctpipe"]["manifest"]["arrays"]["0"]["shards"][1]
     shard["voxels"] = sha256(b"others").hexdigest()
     path.write_bytes(sealed(document, "attributes", "ctpipe"))
-    assert [fault["what"].split()[-6:] for fault in verify(open_store(root))["faults"]] == [
-        "decodes to other voxels than were committed".split()[-6:]
-    ]
+    (fault,) = verify(open_store(root))["faults"]
+    assert fault["what"].endswith("decodes to other voxels than were committed")
 
 
 def test_messages_are_one_line_with_a_cure(root) -> None:

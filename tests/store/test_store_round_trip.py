@@ -343,3 +343,26 @@ def test_canonical_json_does_not_depend_on_order_and_takes_no_nan() -> None:
     assert canonical({"b": [1.0, "é"], "a": None}) == canonical({"a": None, "b": [1.0, "é"]})
     with pytest.raises(ValueError):
         canonical({"a": float("nan")})
+
+
+def test_the_index_of_labels_is_mended_by_the_next_writer(tmp_path) -> None:
+    """A writer killed between the commit of its labels and the index."""
+    store = store_of(tmp_path / "s", (4, 20, 20))
+    index = store[ID].path / "labels/zarr.json"
+    whole = index.read_bytes()
+    index.unlink()
+    assert list(open_store(tmp_path / "s")[ID].labels) == ["beef01", "truth-aa"]
+    open_store(tmp_path / "s", mode="a")
+    assert index.read_bytes() == whole
+
+
+def test_bytes_do_not_depend_on_the_pipeline_that_a_user_chose_for_zarr(tmp_path) -> None:
+    """FACTS 5: zarrs orders the chunks of a shard differently from run to run."""
+    import zarr
+
+    store_of(tmp_path / "a", (40, 20, 300), with_labels=False)
+    with zarr.config.set({"codec_pipeline.path": "no.such.Pipeline"}):
+        store = store_of(tmp_path / "b", (40, 20, 300), with_labels=False)
+        np.testing.assert_array_equal(voxels_of(store[ID]), hu((40, 20, 300)))
+        np.testing.assert_array_equal(voxels_of(store[ID]), hu((40, 20, 300)))
+    assert same_bytes(tmp_path / "a") == same_bytes(tmp_path / "b")

@@ -64,7 +64,8 @@ def test_tiles_lie_inside_the_plane_at_places_that_vary() -> None:
 def test_classes_are_drawn_in_equal_shares_without_strata() -> None:
     series = [BallSeries(1), BallSeries(2)]
     recipe = ball_recipe(train__steps=50)
-    made = TileLoader(table_of(recipe, series), recipe, reader_of(recipe, series), Tiling(1, 4, (36, 36)), recipe.classes)
+    single = Tiling(1, 4, (36, 36))
+    made = TileLoader(table_of(recipe, series), recipe, reader_of(recipe, series), single, recipe.classes)
     truth = np.concatenate([made.batch(step)[1].ravel() for step in range(50)])
     assert np.bincount(truth).tolist() == [100, 100, 100]
 
@@ -73,7 +74,8 @@ def test_the_mix_of_a_batch_follows_the_strata() -> None:
     series = [BallSeries(1)]
     strata = [{"where": "label == 'ball'", "share": 0.75}, {"where": "label == 'organ'", "share": 0.25}]
     recipe = ball_recipe(train__steps=50, train__strata=strata)
-    made = TileLoader(table_of(recipe, series), recipe, reader_of(recipe, series), Tiling(1, 4, (36, 36)), recipe.classes)
+    single = Tiling(1, 4, (36, 36))
+    made = TileLoader(table_of(recipe, series), recipe, reader_of(recipe, series), single, recipe.classes)
     truth = np.concatenate([made.batch(step)[1].ravel() for step in range(50)])
     assert np.bincount(truth).tolist() == [0, 75, 225]
 
@@ -81,7 +83,7 @@ def test_the_mix_of_a_batch_follows_the_strata() -> None:
 def test_rows_beyond_the_memory_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     series = [BallSeries(1), BallSeries(2)]
     recipe = ball_recipe()
-    monkeypatch.setattr(loader, "FEATURE_BYTES", 4 * 56 * 60 * 4)  # four of twelve planes
+    monkeypatch.setattr(loader, "FEATURE_BYTES", 4 * (56 + 36) * (60 + 36) * 4)  # four of twelve padded planes
     readers = {one.id: _LabelReader(one) for one in series}
     made = TileLoader(table_of(recipe, series), recipe, readers.__getitem__, Tiling(3, 4, (36, 36)), recipe.classes)
     assert sum(len(reader.read) for reader in readers.values()) == 4
