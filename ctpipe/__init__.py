@@ -1,6 +1,6 @@
 """ctpipe: CT series to OME-Zarr, patch tables, batched inference and labelled volumes.
 
-The faces below are stable; everything else is private. They are imported on first use, so that `import ctpipe` is quick.
+The faces below are stable; everything else is private. They are imported on first use: `import ctpipe` is quick.
 """
 
 from __future__ import annotations

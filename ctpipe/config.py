@@ -169,7 +169,7 @@ def recipe_from_dict(values: dict[str, Any], where: str = "recipe") -> Recipe:
     recipe = _build(Recipe, values, "", faults)
     if faults or recipe is None:
         raise UsageError(f"{where}: {'; '.join(faults)}", "see ctpipe/recipes/demo.toml for the form")
-    return typing.cast(Recipe, recipe)
+    return typing.cast("Recipe", recipe)
 
 
 def _build(kind: Any, value: Any, at: str, faults: list[str]) -> Any:

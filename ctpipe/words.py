@@ -61,8 +61,8 @@ class Region(StrEnum):
     ORGAN = "organ"  # centres inside or near the classes that the earlier model found
 
 
-# Colour of label n is number (n - 1) modulo their count: 8-bit red, green, blue. They stay apart on grey CT, most of them
-# for colour-blind eyes too; an organ comes first (green), what is wrong with it second (orange red).
+# Colour of label n is number (n - 1) modulo their count: 8-bit red, green, blue. They stay apart on grey CT, most
+# of them for colour-blind eyes too; an organ comes first (green), what is wrong with it second (orange red).
 LABEL_COLOURS: tuple[tuple[int, int, int], ...] = (
     (46, 184, 134),
     (255, 96, 48),

@@ -19,6 +19,7 @@ from ctpipe.errors import UsageError
 
 
 def check(args: argparse.Namespace) -> int:
+    """Verdicts of everything under the paths."""
     from ctpipe import pipeline
 
     with progress_lines() as progress:
@@ -34,6 +35,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def ingest(args: argparse.Namespace) -> int:
+    """Take volumes and truth labels into a store."""
     from ctpipe import pipeline
 
     with progress_lines() as progress, _client(args.cluster) as client:
@@ -54,8 +56,8 @@ def _print_verdicts(volumes: list[dict[str, Any]], summary: dict[str, int]) -> N
     for verdict in ("accept", "repair", "reject"):
         chosen = [v for v in volumes if v["verdict"] == verdict]
         if chosen:
-            rows = [(v["verdict"], v.get("id", v["series"] or "-"), v["files"],
-                     "x".join(map(str, v["shape"])) if v["shape"] else "-", v["reason"] or "-") for v in chosen]  # fmt: skip
+            rows = [(v["verdict"], v.get("id", v["series"] or "-"), v["files"], _shape(v["shape"]), v["reason"] or "-")
+                    for v in chosen]  # fmt: skip
             print_table(("verdict", "volume", "files", "shape", "reason"), rows)
             print()
     for volume in volumes:
@@ -68,6 +70,10 @@ def _print_verdicts(volumes: list[dict[str, Any]], summary: dict[str, int]) -> N
     if aside:
         print("set aside: " + ", ".join(f"{n} file(s) {reason}" for reason, n in sorted(aside.items())))
     print("summary: " + ", ".join(f"{n} {kind}" for kind, n in summary.items()))
+
+
+def _shape(shape: Sequence[int] | None) -> str:
+    return "x".join(map(str, shape)) if shape else "-"
 
 
 def _print_labels(document: dict[str, Any]) -> None:
@@ -83,9 +89,10 @@ def _print_labels(document: dict[str, Any]) -> None:
 
 
 def ls(args: argparse.Namespace) -> int:
+    """The committed volumes and their labels."""
     from ctpipe.store import open_store
 
-    volumes = [
+    volumes: list[dict[str, Any]] = [
         {
             "id": series.id,
             "patient": series.patient,
@@ -113,6 +120,7 @@ def ls(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
+    """A model from truth labels."""
     from ctpipe import pipeline
 
     with progress_lines() as progress:
@@ -130,6 +138,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def infer(args: argparse.Namespace) -> int:
+    """Runs over volumes."""
     from ctpipe import pipeline
 
     with progress_lines() as progress, _client(args.cluster) as client:
@@ -149,6 +158,7 @@ def infer(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
+    """Scores of runs against truth."""
     from ctpipe import pipeline
     from ctpipe.scoring import summary_lines
 
@@ -164,13 +174,15 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def review(args: argparse.Namespace) -> int:
-    from ctpipe.review import open_review
+    """The viewer, until its window is closed."""
+    from ctpipe.review import review as open_viewer
 
-    open_review(args.store, args.series, labels=args.labels)
+    open_viewer(args.store, args.series, labels=args.labels)
     return 0
 
 
 def demo(args: argparse.Namespace) -> int:
+    """The whole line on synthetic patients."""
     from ctpipe.demo import run_demo
 
     with progress_lines() as progress:
@@ -186,6 +198,7 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
+    """Every byte of a store, read and checked."""
     from ctpipe.store import open_store
     from ctpipe.store import verify as verify_store
 
@@ -200,6 +213,7 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def gc(args: argparse.Namespace) -> int:
+    """Remove what was never committed."""
     from ctpipe.store import collect_garbage, open_store
 
     removed = collect_garbage(open_store(args.store, mode="a"), dry_run=args.dry_run)
@@ -210,6 +224,7 @@ def gc(args: argparse.Namespace) -> int:
 
 
 def rm(args: argparse.Namespace) -> int:
+    """Remove a volume or a run with all that was derived from it."""
     from ctpipe.store import open_store, remove
 
     removed = remove(open_store(args.store, mode="a"), args.target)
@@ -220,6 +235,7 @@ def rm(args: argparse.Namespace) -> int:
 
 
 def models(args: argparse.Namespace) -> int:
+    """What a model folder holds, or which networks and recipes there are."""
     from ctpipe.config import recipe_names
     from ctpipe.models import load_model, network_names
 
@@ -237,8 +253,8 @@ def models(args: argparse.Namespace) -> int:
     chain = [model]
     while chain[-1].before is not None:
         chain.append(chain[-1].before)
-    facts = [
-        {"digest": m.digest, "name": m.spec.name, "network": m.spec.network, "classes": list(m.spec.classes),
+    facts: list[dict[str, Any]] = [
+        {"digest": m.digest, "name": m.recipe.name, "network": m.spec.network, "classes": list(m.spec.classes),
          "window": m.spec.window, "channels": m.spec.channels, "licence": m.spec.licence, "training": m.spec.training}
         for m in chain
     ]  # fmt: skip
@@ -252,6 +268,7 @@ def models(args: argparse.Namespace) -> int:
 
 
 def doctor(args: argparse.Namespace) -> int:
+    """What is missing on this machine."""
     from ctpipe.doctor import examine
 
     findings = examine()
@@ -264,6 +281,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def deploy(args: argparse.Namespace) -> int:
+    """Deployments on a Prefect server: up, run, status."""
     from ctpipe import deploy as deployments
 
     if args.action == "up":

@@ -13,8 +13,8 @@ from ctpipe import __version__
 from ctpipe.cli import commands
 
 Run = Callable[[argparse.Namespace], int]
-VERBS = ("check", "ingest", "ls", "train", "infer", "evaluate", "review", "demo", "verify", "gc", "rm", "models", "doctor",
-         "deploy")  # fmt: skip
+VERBS = ("check", "ingest", "ls", "train", "infer", "evaluate", "review", "demo", "verify", "gc", "rm", "models",
+         "doctor", "deploy")  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -234,6 +234,6 @@ ctpipe deploy status
 """)  # fmt: skip
     verb.add_argument("action", choices=["up", "run", "status"])
     verb.add_argument("flow", nargs="?", metavar="FLOW", help="ingest, train, infer or evaluate (for run)")
-    verb.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="a parameter; VALUE may be JSON")
+    verb.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="VALUE is text or JSON")
     verb.add_argument("--watch", action="store_true", help="wait for the end; exit code 3 when the flow fails")
     _json(verb)

@@ -15,7 +15,7 @@ def print_json(value: Any) -> None:
 
 
 def _no_nan(value: Any) -> Any:
-    if isinstance(value, float) and value != value:  # noqa: PLR0124
+    if isinstance(value, float) and value != value:
         return None
     if isinstance(value, dict):
         return {str(key): _no_nan(item) for key, item in value.items()}

@@ -80,9 +80,9 @@ def write_patient(task: PatientTask) -> str:
     """CT series and mask series of one synthetic patient, in the layout of 3D-IRCADb-01; returns its folder."""
     made = phantom(task.seed, MIN_CONTRAST_HU)
     folder = Path(task.folder) / f"patient{task.number}"
-    names = {"patient": f"SYN{task.seed:06d}", "study_key": f"demo-{task.seed}"}
-    dicom.write_ct_series(folder / "PATIENT_DICOM", made.hu, made.grid, **names)
-    dicom.write_mask_series(folder, made.masks, made.grid, **names)
+    patient, study = f"SYN{task.seed:06d}", f"demo-{task.seed}"
+    dicom.write_ct_series(folder / "PATIENT_DICOM", made.hu, made.grid, patient=patient, study_key=study)
+    dicom.write_mask_series(folder, made.masks, made.grid, patient=patient, study_key=study)
     return str(folder)
 
 

@@ -1,8 +1,8 @@
 """The stages, wired: the only place that knows both Dask and the stages."""
 
+from ctpipe.pipeline.case import write_case_page
 from ctpipe.pipeline.evaluate import evaluate
 from ctpipe.pipeline.infer import infer
-from ctpipe.pipeline.case import write_case_page
 from ctpipe.pipeline.ingest import check, ingest
 from ctpipe.pipeline.reports import EvaluateReport, InferReport, IngestReport, TrainReport, check_json
 from ctpipe.pipeline.train import train, train_model

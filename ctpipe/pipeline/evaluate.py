@@ -26,7 +26,8 @@ def evaluate(
     target = store if isinstance(store, Store) else open_store(store)
     wanted = [run] if isinstance(run, str) else list(run)
     pairs = [pair for name in wanted for pair in _runs_named(target, name)]
-    scores, runs = {}, {}
+    scores: dict[str, scoring.VolumeScores] = {}
+    runs: dict[str, str] = {}
     for series, key in dict.fromkeys(pairs):
         if truth not in series.labels:
             raise NotThereError(f"series {series.id} has no labels {truth!r}",

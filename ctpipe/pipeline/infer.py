@@ -222,19 +222,21 @@ def _slab_labels(model: Model, series: Series, task: PredictTask) -> tuple[NDArr
     band = level.slab(task.slab)
     reader = PlaneReader(series, recipe.input, task.reference_hu)
     lattice = WindowGrid(level.grid.shape, recipe.windows.window, recipe.predict.stride)
-    planes = reduce.centre_planes(recipe.predict.stride.z, band.start, band.stop, level.grid.shape.z, recipe.predict.fill)
+    stride, fill = recipe.predict.stride, recipe.predict.fill
+    planes = reduce.centre_planes(stride.z, band.start, band.stop, level.grid.shape.z, fill)
     mask = _centre_mask(model, series, task, level, lattice, planes)
     scores = score_centres(model, reader, planes, mask)
-    coarse = reduce.label_planes(scores, planes, recipe.predict.stride, recipe.predict.fill, band.start, band.stop,
-                                 level.grid.shape)  # fmt: skip
+    coarse = reduce.label_planes(scores, planes, stride, fill, band.start, band.stop, level.grid.shape)
     fine = reduce.refine(coarse, level.factors, (task.slab.planes, series.grid.shape.y, series.grid.shape.x))
     return fine, int(mask.sum()) if mask is not None else int(np.prod(scores.shape[:-1]))
 
 
 def _input_level(series: Series, number: int) -> Level:
     if number >= len(series.levels):
-        raise RunError(f"the model works on pyramid level {number}, series {series.id} has {len(series.levels)} level(s)",
-                       "train a model on a lower level for volumes this small")  # fmt: skip
+        raise RunError(
+            f"the model works on pyramid level {number}, series {series.id} has {len(series.levels)} level(s)",
+            "train a model on a lower level for volumes this small",
+        )
     return series.levels[number]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,62 +108,75 @@ def write_volume_slab(task: VolumeTask) -> SlabRecord | str:
 def _take_volumes(
     verdicts: list[Verdict], store: Store, client: Client | None, progress: Progress
 ) -> tuple[list[TakenVolume], list[Verdict]]:
-    """(committed volumes, verdicts of the rest) of all verdicts, in their order."""
-    taken: dict[int, TakenVolume] = {}
-    others: dict[int, Verdict] = {}
-    to_write: dict[int, tuple[Verdict, VolumeSource, GroupWriter]] = {}
-    first_with: dict[str, int] = {}
+    """(committed volumes, verdicts of the rest) of all verdicts, each in their order."""
+    outcomes: dict[int, TakenVolume | Verdict] = {}
+    to_write: dict[int, _Volume] = {}
+    seen: set[str] = set()
     for number, verdict in enumerate(verdicts):
         source = verdict.source
         if source is None:
-            others[number] = verdict
+            outcomes[number] = verdict
         elif source.series_id in store:
-            taken[number] = TakenVolume(verdict, source.series_id, known=True)
-        elif source.series_id in first_with:  # the same series given twice
-            others[number] = _same_voxels(verdict, source.series_id)
+            outcomes[number] = TakenVolume(verdict, source.series_id, known=True)
+        elif source.series_id in seen:  # the same series given twice
+            outcomes[number] = _same_voxels(verdict, source.series_id)
         else:
-            first_with[source.series_id] = number
-            to_write[number] = (verdict, source, store.volume_writer(_volume_meta(source)))
-    n_slabs = sum(len(writer.slabs) for _, _, writer in to_write.values())
-    done = 0
-    with client_for(n_slabs, client) as workers, ExitStack() as leases:
-        waiting: dict[int, dict[int, SlabRecord]] = {}
-        held: dict[int, Any] = {}
-        faults: dict[int, str] = {}
+            seen.add(source.series_id)
+            to_write[number] = _Volume(verdict, source, store.volume_writer(_volume_meta(source)))
+    outcomes |= _write_volumes(to_write, store, client, progress)
+    in_order = [outcomes[number] for number in sorted(outcomes)]
+    return [o for o in in_order if isinstance(o, TakenVolume)], [o for o in in_order if isinstance(o, Verdict)]
 
-        def tasks() -> Iterator[VolumeTask]:
-            for number, (_, source, writer) in to_write.items():
-                try:
-                    held[number] = leases.enter_context(store.lease(writer.target))
-                except StoreBusyError as error:
-                    faults[number] = str(error)
-                    continue
-                writer.prepare()
-                waiting[number] = {}
-                for slab in writer.slabs:
-                    yield VolumeTask(writer, source, slab)
 
-        numbers = {writer.target: number for number, (_, _, writer) in to_write.items()}
-        for task, result in run_tasks(workers, write_volume_slab, tasks()):
-            number = numbers[task.writer.target]
-            done += 1
-            if progress:
-                progress("ingest", done, n_slabs)
-            if isinstance(result, str):
-                faults[number] = result
+@dataclass
+class _Volume:
+    """A volume on its way into the store."""
+
+    verdict: Verdict
+    source: VolumeSource
+    writer: GroupWriter
+    held: ExitStack = field(default_factory=ExitStack)  # its lease, let go as soon as it is committed
+    lease: Any = None
+    records: dict[int, SlabRecord] = field(default_factory=dict)
+    fault: str | None = None
+
+
+def _write_volumes(
+    volumes: dict[int, _Volume], store: Store, client: Client | None, progress: Progress
+) -> dict[int, TakenVolume | Verdict]:
+    """Write the missing slabs of all volumes, several in flight, and commit each as its last slab is done."""
+    outcomes: dict[int, TakenVolume | Verdict] = {}
+    numbers = {volume.writer.target: number for number, volume in volumes.items()}
+    n_slabs = sum(len(volume.writer.slabs) for volume in volumes.values())
+
+    def tasks() -> Iterator[VolumeTask]:  # a lease is taken only when the first slab of its volume is handed out
+        for number, volume in volumes.items():
+            try:
+                volume.lease = volume.held.enter_context(store.lease(volume.writer.target))
+            except StoreBusyError as error:
+                outcomes[number] = _failed(volume.verdict, str(error))
                 continue
-            waiting[number][task.slab.index] = result
-            if len(waiting[number]) == len(task.writer.slabs):
-                records = [record for _, record in sorted(waiting.pop(number).items())]
-                verdict, source, writer = to_write[number]
-                outcome = _commit_volume(store, verdict, source, writer, records, held.pop(number))
-                if isinstance(outcome, TakenVolume):
-                    taken[number] = outcome
-                else:
-                    others[number] = outcome
-    for number, fault in faults.items():
-        others[number] = _failed(to_write[number][0], fault)
-    return [taken[n] for n in sorted(taken)], [others[n] for n in sorted(others)]
+            all_leases.push(volume.held.__exit__)
+            volume.writer.prepare()
+            for slab in volume.writer.slabs:
+                yield VolumeTask(volume.writer, volume.source, slab)
+
+    with client_for(n_slabs, client) as workers, ExitStack() as all_leases:
+        done = run_tasks(workers, write_volume_slab, tasks())
+        for count, (task, result) in enumerate(done, start=1):
+            number = numbers[task.writer.target]
+            volume = volumes[number]
+            if isinstance(result, str):
+                volume.fault = volume.fault or result
+                outcomes[number] = _failed(volume.verdict, volume.fault)
+            else:
+                volume.records[task.slab.index] = result
+            if len(volume.records) == len(volume.writer.slabs):
+                outcomes[number] = _commit_volume(store, volume)
+                volume.held.close()
+            if progress:
+                progress("ingest", count, n_slabs)
+    return outcomes
 
 
 def _volume_meta(source: VolumeSource) -> VolumeMeta:
@@ -180,16 +193,15 @@ def _volume_meta(source: VolumeSource) -> VolumeMeta:
     )
 
 
-def _commit_volume(
-    store: Store, verdict: Verdict, source: VolumeSource, writer: GroupWriter, records: list[SlabRecord], lease: Any
-) -> TakenVolume | Verdict:
+def _commit_volume(store: Store, volume: _Volume) -> TakenVolume | Verdict:
     """Commit, unless the store holds the same voxels on the same grid under another name."""
-    twin = store.find_content(writer.content(records), source.grid)
+    records = [record for _, record in sorted(volume.records.items())]
+    twin = store.find_content(volume.writer.content(records), volume.source.grid)
     if twin is not None:
-        writer.discard()
-        return _same_voxels(verdict, twin)
-    writer.commit(records, lease, dicom.plane_table(source))
-    return TakenVolume(verdict, source.series_id)
+        volume.writer.discard()
+        return _same_voxels(volume.verdict, twin)
+    volume.writer.commit(records, volume.lease, dicom.plane_table(volume.source))
+    return TakenVolume(volume.verdict, volume.source.series_id)
 
 
 def _same_voxels(verdict: Verdict, twin: str) -> Verdict:

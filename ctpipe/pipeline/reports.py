@@ -30,7 +30,8 @@ class TakenLabels:
 
     def as_json(self) -> dict[str, Any]:
         classes = {str(k): v for k, v in self.classes.items()}
-        return {"verdict": "accept", "series": self.series, "name": self.name, "classes": classes, "voxels": self.counts}
+        return {"verdict": "accept", "series": self.series, "name": self.name, "classes": classes,
+                "voxels": self.counts}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class IngestReport:
         volumes = [{**taken.verdict.as_json(), "id": taken.id} for taken in self.volumes]
         volumes += [verdict.as_json() for verdict in self.others]
         labels = [taken.as_json() for taken in self.labels] + [fault.as_json() for fault in self.label_faults]
-        return {"volumes": volumes, "summary": summary(volumes), "labels": labels, "unused_structures": list(self.unused)}
+        return {"volumes": volumes, "summary": summary(volumes), "labels": labels,
+                "unused_structures": list(self.unused)}  # fmt: skip
 
 
 def summary(volumes: list[dict[str, Any]]) -> dict[str, int]:

@@ -42,15 +42,15 @@ def train(
     """
     settings = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if isinstance(source, PatchTable):
-        _check_windows(source, settings)
-        store = open_store(source.store)
+        store = _store_of(source)
         wanted = [store[name] for name in source.series]
     else:
         store = source if isinstance(source, Store) else open_store(source)
         wanted = list(store.values())
     chosen = _labelled(wanted, patients, labels)
     validation = sorted(validate) if validate else [_choose_validation([series.patient for series in chosen])]
-    return _train(store, chosen, settings, validation, labels, client, progress, curves)
+    table = _fitting(source, settings, chosen) if isinstance(source, PatchTable) else None
+    return _train(store, chosen, settings, validation, labels, client, progress, curves, table)
 
 
 def train_model(
@@ -77,13 +77,22 @@ def train_model(
                        int(facts["best_epoch"]), dict(facts["validation_dice"]))  # fmt: skip
 
 
-def _check_windows(table: PatchTable, recipe: Recipe) -> None:
+def _store_of(table: PatchTable) -> Store:
+    root = table.sources[0].store
+    if not isinstance(root, (str, Path)):
+        raise UsageError("the table's volumes lie in no store", "build it with ctpipe.patch_table(STORE, ...)")
+    return open_store(root)
+
+
+def _fitting(table: PatchTable, recipe: Recipe, chosen: list[Series]) -> PatchTable:
+    """The rows of the chosen series, if the table's windows are the recipe's."""
     if tuple(table.windows.window) != tuple(recipe.windows.window) or table.level != recipe.input.level:
         raise UsageError(
             f"the table has windows {tuple(table.windows.window)} on level {table.level}, recipe {recipe.name!r} wants "
             f"{tuple(recipe.windows.window)} on level {recipe.input.level}",
             "build the table with the recipe's windows, or give the store",
         )
+    return table.of_series([series.id for series in chosen])
 
 
 def _labelled(wanted: list[Series], patients: Sequence[str] | None, labels: str) -> list[Series]:
@@ -112,7 +121,7 @@ def _choose_validation(patients: Sequence[str]) -> str:
 
 def _train(
     store: Store, chosen: list[Series], recipe: Recipe, validation: list[str], labels: str, client: Client | None,
-    progress: Progress, curves: str | Path | None,
+    progress: Progress, curves: str | Path | None, table: PatchTable | None = None,
 ) -> Model:  # fmt: skip
     before, merged = None, {}
     if recipe.before:
@@ -120,7 +129,7 @@ def _train(
         path = Path(curves).with_name(f"curve-{first.name}.png") if curves else None
         before = _train(store, chosen, first, validation, labels, client, progress, path)
         merged = _classes(first, chosen, labels)
-    table = patch_table(
+    table = table or patch_table(
         store, recipe.windows.window, recipe.windows.stride, recipe.windows.pad, client=client,
         series=[series.id for series in chosen], level=recipe.input.level, labels=labels,
         classes=_classes(recipe, chosen, labels),

@@ -81,9 +81,8 @@ def _neighbours(voxels: NDArray[np.int64], stride: int, length: int,
     if fill is Fill.NEAREST:
         nearest = np.minimum((voxels + (stride - 1) // 2) // stride, last)
         return nearest, nearest, np.zeros_like(nearest)
-    lower = voxels // stride
-    upper = np.minimum(lower + 1, last)
-    return lower, upper, np.where(lower == last, 0, voxels - lower * stride)
+    lower = voxels // stride  # behind the last centre both neighbours are the last one, whatever the weight
+    return lower, np.minimum(lower + 1, last), voxels - lower * stride
 
 
 def _highest(scores: NDArray[np.int32]) -> NDArray[np.uint8]:

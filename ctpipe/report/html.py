@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ctpipe.errors import NotThereError
-from ctpipe.scoring import RULE, VolumeScores, number
 from ctpipe.report.files import write_whole
 from ctpipe.report.text import escaped
+from ctpipe.scoring import RULE, VolumeScores, number
 
 _CSS = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1b2129; --faint: #5d6875; --line: #dde2e8; --soft: #f4f6f8;

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpipe.scoring import LabelsLike, VolumeScores, number, union_of_classes
 from ctpipe.report.files import write_whole
 from ctpipe.report.planes import Focus, SeriesLike, View, choose_focus, cut_planes, views_of
 from ctpipe.report.text import visible
+from ctpipe.scoring import LabelsLike, VolumeScores, number, union_of_classes
 from ctpipe.volume import Grid
 from ctpipe.words import LABEL_COLOURS
 

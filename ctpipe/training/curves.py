@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def curve_png(curves: pd.DataFrame, path: str | Path) -> None:
     """Write loss and validation Dice over the epochs; the chosen epoch is marked.
 
-    curves: of a FitResult (epoch, loss, dice, dice_<class>).
+    curves: of a FitResult (epoch, loss, dice_<class>, chosen).
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -24,8 +24,8 @@ def curve_png(curves: pd.DataFrame, path: str | Path) -> None:
     left.plot(curves["epoch"], curves["loss"], color="0.4", label="training loss")
     for name in (column for column in curves if column.startswith("dice_")):
         right.plot(curves["epoch"], curves[name], marker=".", label=f"validation Dice, {name[5:]}")
-    best = curves.loc[curves["dice"].idxmax()]
-    left.axvline(best["epoch"], color="C3", linestyle="--", label=f"chosen epoch {int(best['epoch'])}")
+    chosen = int(curves.loc[curves["chosen"], "epoch"].iloc[0])
+    left.axvline(chosen, color="C3", linestyle="--", label=f"chosen epoch {chosen}")
     left.set(xlabel="epoch", ylabel="loss")
     right.set(ylabel="Dice", ylim=(0, 1))
     handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 # Part of all steps over which the learning rate rises from 0; then it falls to 0 along half a cosine.
 WARM_UP = 0.05
+# Validation Dice that differ by less are equal, and the last of equal epochs is taken: one patient's score jumps by as
+# much from epoch to epoch while the learning rate is high, and weights settle when it has come down.
+EQUAL_DICE = 0.01
 
 Progress = Callable[[str, int, int], None] | None
 State = dict[str, torch.Tensor]
@@ -33,7 +36,8 @@ State = dict[str, torch.Tensor]
 class FitResult:
     """A trained model.
 
-    curves: one row per epoch (epoch, steps, loss, dice, dice_<class>). best_epoch: the one whose weights were taken.
+    curves: one row per epoch (epoch, steps, loss, dice, dice_<class>, chosen). best_epoch: the one whose weights were
+    taken, from 1.
     """
 
     model: Model
@@ -43,12 +47,14 @@ class FitResult:
 
 def fit(train: PatchTable, validate: PatchTable, recipe: Recipe, *, reader_of: ReaderOf, before: Model | None = None,
         progress: Progress = None, score: Callable[[Model], dict[str, Any]] | None = None) -> FitResult:
-    """Weights for `recipe` from the rows of `train`; the epoch with the highest mean Dice on `validate` is taken.
+    """Weights for `recipe` from the rows of `train`; the epoch is chosen on `validate`.
+
+    Taken is the last epoch whose mean Dice over the classes (`ValidationSet`) is within EQUAL_DICE of the highest.
 
     reader_of: series id -> its features (a `PlaneReader`, with the reference HU where the recipe is relative to one).
     before: the model that runs first, kept inside the new one. score: called with the final model; what it gives is
     written into the spec's `training`. The same tables, recipe and kind of processor give the same weights, bit for
-    bit. Epochs count from 1; of equal ones the first is taken.
+    bit.
 
     NotThereError: a class or stratum that the table lacks. RunError: a patient in both tables, or a loss that is not
     finite.
@@ -97,13 +103,13 @@ def _fresh(recipe: Recipe, n_classes: int) -> tuple[nn.Module, str]:
 
 def _epochs(network: nn.Module, loader: TileLoader, validation: ValidationSet, spec: TrainSpec, progress: Progress
             ) -> tuple[pd.DataFrame, int, State]:
-    """Curves, the best epoch and its state."""
+    """Curves, the epoch chosen and its state."""
     import pandas as pd
 
     optimiser = torch.optim.AdamW(network.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
     weights = torch.tensor(spec.class_weights) if spec.class_weights else None
     loss_of = nn.CrossEntropyLoss(weights)
-    rows, best, best_state = [], (-1.0, 0), _state(network)
+    rows, highest, chosen, chosen_state = [], -1.0, 0, _state(network)
     ends = [round(spec.steps * epoch / spec.epochs) for epoch in range(spec.epochs + 1)]
     for epoch, (start, stop) in enumerate(pairwise(ends), 1):
         losses = []
@@ -126,9 +132,11 @@ def _epochs(network: nn.Module, loader: TileLoader, validation: ValidationSet, s
         mean = mean_dice(dice)
         rows.append({"epoch": epoch, "steps": stop, "loss": float(np.mean(losses)), "dice": mean}
                     | {f"dice_{name}": value for name, value in dice.items()})
-        if mean > best[0]:
-            best, best_state = (mean, epoch), _state(network)
-    return pd.DataFrame(rows), best[1], best_state
+        highest = max(highest, mean)
+        if mean >= highest - EQUAL_DICE:
+            chosen, chosen_state = epoch, _state(network)
+    curves = pd.DataFrame(rows)
+    return curves.assign(chosen=curves["epoch"] == chosen), chosen, chosen_state
 
 
 def _state(network: nn.Module) -> State:

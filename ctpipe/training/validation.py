@@ -17,7 +17,7 @@ from ctpipe.training.loader import Reader, ReaderOf, Tiling, label_lookup
 from ctpipe.words import Region
 
 # Planes of each series that are scored: such as show a class, and others.
-PLANES_WITH, PLANES_WITHOUT = 20, 6
+PLANES_WITH, PLANES_WITHOUT = 32, 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Plane:
 class ValidationSet:
     """Fixed windows of the validation patients, scored alike after every epoch.
 
-    From each series: up to 20 planes, evenly spread over those that show a class, and up to 6 over the others; on
+    From each series: up to 32 planes, evenly spread over those that show a class, and up to 8 over the others; on
     them the windows whose centres lie at multiples of the network's own step. For a recipe of region `organ` only
     centres within its margin of a true class count, as only such are evaluated when it predicts.
     """

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ctpipe.errors import UsageError
 from ctpipe.words import ZYX
 
-# Within this of a unit vector's axis a direction counts as anatomical; DICOM cosines are trusted to 1e-4 (PS3.3 C.7.6.2.1.1).
+# Within this of a patient axis a direction counts as anatomical; DICOM cosines are trusted to 1e-4 (PS3.3 C.7.6.2.1.1).
 ANATOMICAL_TOLERANCE = 1e-4
 # Affines are compared, and enter grid_id, rounded to this many mm.
 AFFINE_STEP_MM = 1e-6

@@ -67,7 +67,7 @@ def test_a_truncated_file_among_good_ones(capsys: pytest.CaptureFixture[str], tm
     broken = series(tmp_path / "in" / "broken", "broken")[3]
     series(tmp_path / "in" / "good", "good")
     broken.write_bytes(broken.read_bytes()[:-300])
-    code, out, err = run(capsys, "ingest", tmp_path / "in", "--store", tmp_path / "S", "--json")
+    code, out, _ = run(capsys, "ingest", tmp_path / "in", "--store", tmp_path / "S", "--json")
     report = json.loads(out)
     assert code == 3
     assert report["summary"]["accept"] == 1
@@ -166,8 +166,8 @@ def test_a_class_that_the_table_lacks(capsys: pytest.CaptureFixture[str], tmp_pa
         mask[2:5, 5:9, 5:9] = True
         masks = write_mask_series(tmp_path / key, {"liver": mask}, Grid.from_affine(mask.shape, AFFINE),
                                   patient=f"P{key}", study_key=key)  # fmt: skip
-        taken = run(capsys, "ingest", tmp_path / key, "--store", tmp_path / "S", "--labels", masks, "--classes", "liver=1")
-        assert taken[0] == 0
+        given = ["ingest", tmp_path / key, "--store", tmp_path / "S", "--labels", masks, "--classes", "liver=1"]
+        assert run(capsys, *given)[0] == 0
     code, _, err = run(capsys, "train", tmp_path / "S", "--recipe", "demo", "--out", tmp_path / "model")
     assert code == 2
     assert "livertumor" in err

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ctpipe import pipeline  # noqa: F401  loaded once here, not in every forked child
 from ctpipe.cli import main
 from ctpipe.store import open_store
 

@@ -1,4 +1,4 @@
-"""The corpus entries marked plain, each through the command line: verdict, every voxel, affine, nothing planted kept."""
+"""The corpus entries marked plain, each through the command: verdict, every voxel, affine, nothing planted kept."""
 
 from __future__ import annotations
 

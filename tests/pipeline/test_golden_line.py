@@ -109,7 +109,7 @@ def test_a_table_can_be_trained_from(line: tuple[Path, Path, str, str]) -> None:
 
 
 def test_what_is_not_there_is_named(line: tuple[Path, Path, str, str], tmp_path: Path) -> None:
-    store, model, unseen, _ = line
+    store, model, _, _ = line
     with pytest.raises(NotThereError, match="no run"):
         pipeline.evaluate(store, "ffff")
     with pytest.raises(NotThereError):

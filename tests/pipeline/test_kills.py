@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: what a second call leaves is what an undisturbed one leaves, and nothing half-done shows."""
+"""SIGKILL at random moments: a second call leaves what an undisturbed one leaves, and nothing half-done shows."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ import pytest
 from report_phantom import FakeLabels, axial_grid
 
 from ctpipe.errors import NotThereError
-from ctpipe.scoring import evaluate_volume
 from ctpipe.report import case_html
+from ctpipe.scoring import evaluate_volume
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="

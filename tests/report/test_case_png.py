@@ -14,8 +14,8 @@ from matplotlib.image import imread
 from report_phantom import CLASSES, FakeLabels, FakeSeries, abdomen, axial_grid, moved
 
 from ctpipe.errors import BudgetError, UsageError
-from ctpipe.scoring import evaluate_volume
 from ctpipe.report import case_png
+from ctpipe.scoring import evaluate_volume
 from ctpipe.volume import SLAB_PLANES, Grid
 
 

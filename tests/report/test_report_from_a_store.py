@@ -8,8 +8,8 @@ from matplotlib.image import imread
 from report_phantom import CLASSES, FakeLabels, abdomen, axial_grid, moved
 
 from ctpipe.errors import StoreFaultError
-from ctpipe.scoring import evaluate_volume
 from ctpipe.report import case_html, case_png
+from ctpipe.scoring import evaluate_volume
 from ctpipe.store import LabelsMeta, VolumeMeta, open_store
 from ctpipe.words import LabelKind
 

@@ -52,20 +52,25 @@ def test_training_twice_gives_the_same_weights_and_digest(tmp_path: Path) -> Non
     assert load_model(tmp_path / "m").digest == first.model.digest
 
 
-def test_the_best_epoch_is_taken_with_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("scores", "best"), [([0.3, 0.7, 0.5], 2), ([0.9, 0.7, 0.7], 1), ([0.7, 0.701, 0.695], 3),
+                                              ([0.7, 0.695, 0.8], 3), ([0.7, 0.695, 0.689], 2)])  # fmt: skip
+def test_the_last_epoch_as_good_as_the_best_is_taken_with_its_own_weights(
+    monkeypatch: pytest.MonkeyPatch, scores: list[float], best: int
+) -> None:
     states: list[dict[str, torch.Tensor]] = []
-    scores = iter([0.3, 0.7, 0.7])
+    coming = iter(scores)
 
     def dice(self: ValidationSet, network: torch.nn.Module) -> dict[str, float]:
         states.append({key: value.clone() for key, value in network.state_dict().items()})
-        return {"organ": next(scores), "ball": float("nan")}
+        return {"organ": next(coming), "ball": float("nan")}
 
     monkeypatch.setattr(ValidationSet, "dice", dice)
-    result = _fit(ball_recipe())
-    assert result.best_epoch == 2
+    result = _fit(ball_recipe(train__steps=6))
+    assert result.best_epoch == best
+    assert result.curves["chosen"].tolist() == [epoch == best for epoch in (1, 2, 3)]
     found = result.model.network.state_dict()
-    assert all(torch.equal(found[key], value) for key, value in states[1].items())
-    assert not all(torch.equal(found[key], value) for key, value in states[2].items())
+    for epoch, state in enumerate(states, 1):
+        assert all(torch.equal(found[key], value) for key, value in state.items()) == (epoch == best)
 
 
 def test_a_patient_in_both_tables_is_refused() -> None:
