@@ -43,8 +43,8 @@ corpus: $(READY)
 	$(BIN)/python $(CORPUS)/make_corpus.py build/corpus >build/corpus.log
 	CTPIPE_KEY=build/corpus-key PYTHONPATH=tests/pipeline $(BIN)/python $(CORPUS)/check_store.py build/corpus/expected.json --adapter corpus_adapter:adapter
 
-docs: $(READY)
-	$(BIN)/python -m docs.pictures
+docs: $(READY) display demo
+	sh deploy/with-display.sh $(BIN)/python docs/make_pictures.py demo
 
 clean:
 	rm -rf .venv build demo *.egg-info

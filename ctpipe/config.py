@@ -75,6 +75,7 @@ class TrainSpec:
     class_weights: one per class, background first; empty means equal.
     strata: the mix of a batch; empty means classes in equal shares.
     shift, gain, noise: augmentation, in units of the normalised input.
+    flip: tiles are mirrored along y and along x, each half of the time.
     threads: of torch while training; it changes the last bits, so it is part of the recipe.
     """
 
@@ -89,6 +90,7 @@ class TrainSpec:
     shift: float = 0.0
     gain: float = 0.0
     noise: float = 0.0
+    flip: bool = False
     seed: int = 0
     threads: int = 2
 

@@ -123,16 +123,19 @@ def train(args: argparse.Namespace) -> int:
     """A model from truth labels."""
     from ctpipe import pipeline
 
+    validate = [] if args.validate == ["none"] else args.validate
     with progress_lines() as progress:
-        report = pipeline.train_model(args.store, args.recipe, args.out, patients=args.patients,
-                                      validate=args.validate, progress=progress)  # fmt: skip
+        report = pipeline.train_model(args.store, args.recipe, args.out, patients=args.patients, validate=validate,
+                                      progress=progress)  # fmt: skip
     document = report.as_json()
     if args.json:
         print_json(document)
         return 0
-    print(f"model {report.digest} in {report.model}: {len(report.train_patients)} patients, best epoch "
-          f"{report.best_epoch} by {len(report.validation_patients)} validation patient(s)")
-    print_table(("class", "validation Dice"), list(report.scores.items()))
+    by = f"best epoch {report.best_epoch} by {len(report.validation_patients)} validation patient(s)"
+    chosen = by if report.validation_patients else f"the last epoch, {report.best_epoch}"
+    print(f"model {report.digest} in {report.model}: {len(report.train_patients)} patient(s), {chosen}")
+    if report.scores:
+        print_table(("class", "validation Dice"), list(report.scores.items()))
     print(f"next: ctpipe infer {args.store} --model {args.out}")
     return 0
 
@@ -176,7 +179,9 @@ def evaluate(args: argparse.Namespace) -> int:
 def review(args: argparse.Namespace) -> int:
     """The viewer, until its window is closed."""
     from ctpipe.review import review as open_viewer
+    from ctpipe.store import open_store
 
+    open_store(args.store)  # a wrong path is told before a missing viewer is
     open_viewer(args.store, args.series, labels=args.labels)
     return 0
 

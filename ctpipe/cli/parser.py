@@ -131,7 +131,8 @@ ctpipe train S --recipe my.toml --out MODEL --validate p-1f3a p-77c0     choose 
     verb.add_argument("--recipe", required=True, metavar="NAME|FILE", help="a shipped recipe or a .toml file")
     verb.add_argument("--out", required=True, metavar="MODEL", help="folder for the model, its curve and its spec")
     verb.add_argument("--patients", nargs="+", metavar="PATIENT", help="use only these (pseudonyms, see ctpipe ls)")
-    verb.add_argument("--validate", nargs="+", metavar="PATIENT", help="these choose the best epoch (default: one)")
+    verb.add_argument("--validate", nargs="+", metavar="PATIENT",
+                      help="these choose the best epoch (default: one of them); none: take the last epoch")  # fmt: skip
     _json(verb)
 
 

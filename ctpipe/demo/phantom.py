@@ -246,7 +246,7 @@ def _draw_lesions(canvas: _Canvas, liver: NDArray[np.bool_], liver_hu: float, mi
     around: Box = ndimage.find_objects(liver.astype(np.uint8))[0]  # distances are dear: in the liver's box only
     for diameter in np.sort(diameters)[::-1]:
         depth = ndimage.distance_transform_edt(np.pad(free[around], 1), sampling=SPACING_MM)[1:-1, 1:-1, 1:-1]
-        places = np.argwhere(depth > 0.3 * diameter)
+        places = np.argwhere(depth > 0.45 * diameter)  # near the surface at most
         if not len(places):
             continue
         index = places[rng.integers(len(places))] + [part.start for part in around]

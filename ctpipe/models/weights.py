@@ -19,7 +19,10 @@ _CONVERT = "give a model folder written by ctpipe, or convert the weights to .sa
 def refuse_pickle(path: Path) -> None:
     """UsageError for a file that is a pickle or an archive (torch's .pt, .pth): loading one can run code in it."""
     with path.open("rb") as file:
-        head = file.read(4)
+        head = file.read(9)
+    # safetensors begins with the length of its JSON, any number: it may look like the first bytes of a pickle
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
+        return
     if head.startswith(b"PK") or head[:1] == b"\x80" or path.suffix in (".pkl", ".pickle", ".pt", ".pth"):
         raise UsageError(f"{path} is a pickle or an archive, which can run code when loaded; it was not loaded",
                          _CONVERT)

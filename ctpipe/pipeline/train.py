@@ -36,7 +36,8 @@ def train(
 
     source: a store, or a patch table over one (its series and patients are then used; its windows must be the
         recipe's). patients: pseudonyms to use, all by default. validate: those that choose the best epoch; by default
-        one patient, picked by digest so that the choice does not depend on order or number of workers.
+        one patient, picked by digest so that the choice does not depend on order or number of workers; an empty list:
+        nobody, and the last epoch is taken.
     curves: where to draw the training curve (PNG); the curve of a model that runs before lies beside it.
     Raises NotThereError where labels, classes or patients are missing; UsageError with fewer than two patients.
     """
@@ -47,8 +48,9 @@ def train(
     else:
         store = source if isinstance(source, Store) else open_store(source)
         wanted = list(store.values())
-    chosen = _labelled(wanted, patients, labels)
-    validation = sorted(validate) if validate else [_choose_validation([series.patient for series in chosen])]
+    chosen = _labelled(wanted, patients, labels, least=1 if validate is not None else 2)
+    by_default = [_choose_validation([series.patient for series in chosen])]
+    validation = by_default if validate is None else sorted(validate)
     table = _fitting(source, settings, chosen) if isinstance(source, PatchTable) else None
     return _train(store, chosen, settings, validation, labels, client, progress, curves, table)
 
@@ -95,7 +97,7 @@ def _fitting(table: PatchTable, recipe: Recipe, chosen: list[Series]) -> PatchTa
     return table.of_series([series.id for series in chosen])
 
 
-def _labelled(wanted: list[Series], patients: Sequence[str] | None, labels: str) -> list[Series]:
+def _labelled(wanted: list[Series], patients: Sequence[str] | None, labels: str, least: int) -> list[Series]:
     """The series to use, in order of id; every patient that was named must be there with labels."""
     chosen = [series for series in wanted if labels in series.labels]
     if patients is not None:
@@ -105,11 +107,12 @@ def _labelled(wanted: list[Series], patients: Sequence[str] | None, labels: str)
             raise NotThereError(f"no volume with labels {labels!r} of patient {', '.join(missing)}",
                                 f"patients with labels: {', '.join(sorted(known)) or 'none'}")  # fmt: skip
         chosen = [series for series in chosen if series.patient in set(patients)]
-    if len({series.patient for series in chosen}) < 2:
+    found = len({series.patient for series in chosen})
+    if found < least:
         raise UsageError(
-            f"training needs two patients with labels {labels!r}, one of them to choose the best epoch; "
-            f"there are {len({series.patient for series in chosen})}",
-            "ingest more with --labels and --classes",
+            f"training needs {least} patient(s) with labels {labels!r}, one of two chooses the best epoch; "
+            f"there is {found}",
+            "ingest more with --labels and --classes, or take the last epoch with --validate none",
         )
     return sorted(chosen, key=lambda series: series.id)
 
@@ -135,14 +138,15 @@ def _train(
         classes=_classes(recipe, chosen, labels),
     )  # fmt: skip
     parts = table.split(validate=validation)
+    judges = parts.get("validate")
     readers = {series.id: _reader(store, series, recipe, labels, merged, client) for series in chosen}
 
     def tell(stage: str, done: int, total: int) -> None:
         if progress:
             progress(f"train {recipe.name}", done, total)
 
-    patients = {"train_patients": parts["train"].patients, "validation_patients": parts["validate"].patients}
-    fitted = training.fit(parts["train"], parts["validate"], recipe, reader_of=readers.__getitem__, before=before,
+    patients = {"train_patients": parts["train"].patients, "validation_patients": judges.patients if judges else []}
+    fitted = training.fit(parts["train"], judges, recipe, reader_of=readers.__getitem__, before=before,
                           progress=tell, score=lambda _: patients)  # fmt: skip
     if curves:
         training.curve_png(fitted.curves, curves)

@@ -14,14 +14,11 @@ from ctpipe.errors import StoreFaultError, UsageError
 from ctpipe.store.commit import CURE
 from ctpipe.store.layout import FORMAT, checked_name
 from ctpipe.volume import SLAB_PLANES, Grid, Level
-from ctpipe.words import LabelKind
+from ctpipe.words import LABEL_COLOURS, LabelKind
 
 NGFF = "0.5"
 _LIVER_WINDOW = (40.0, 400.0)  # centre, width in HU: soft tissue, where the source names no window
 _HU_RANGE = (-1024.0, 3071.0)  # 12-bit CT
-_COLORS = (  # told apart by most colour-blind eyes (Okabe, Ito 2008); label n takes the n-th, round and round
-    (0, 158, 115), (213, 94, 0), (86, 180, 233), (240, 228, 66), (204, 121, 167), (0, 114, 178), (230, 159, 0),
-)  # fmt: skip
 IMAGE_DTYPES, LABEL_DTYPES = ("int16", "float32"), ("uint8", "uint16")
 
 
@@ -103,7 +100,7 @@ def labels_document(
     numbered = sorted(meta.classes.items())
     image_label = {
         "version": NGFF,
-        "colors": [{"label-value": n, "rgba": [*_COLORS[(n - 1) % len(_COLORS)], 255]} for n, _ in numbered],
+        "colors": [{"label-value": n, "rgba": _rgba(n)} for n, _ in numbered],
         "properties": [{"label-value": n, "class": name} for n, name in numbered],
         "source": {"image": "../../"},
     }
@@ -136,6 +133,10 @@ def read_grid(stated: dict[str, Any]) -> Grid:
 
 def _group(ome: dict[str, Any], stated: dict[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome, "ctpipe": stated}}
+
+
+def _rgba(label: int) -> list[int]:
+    return [*LABEL_COLOURS[(label - 1) % len(LABEL_COLOURS)], 255]
 
 
 def _common(

@@ -102,7 +102,7 @@ class TileLoader:
         """Pixels float32 (n, c, h, w) and truth int64 (n, side, side) of one optimiser step; call in order."""
         n = self.recipe.train.batch
         rows = self.at[step * n : (step + 1) * n]
-        height, width = self.tiling.size
+        height, width = (length + 1 for length in self.tiling.size)  # one pixel more, for `mirrored`
         channels = self.planes[0].pixels.voxels.shape[1] * self.recipe.windows.window.z
         pixels = np.empty((n, channels, height, width), np.float32)
         truth = np.empty((n, self.tiling.side, self.tiling.side), np.int64)
@@ -113,9 +113,12 @@ class TileLoader:
             z = planes.index[rows[mine, 1]]
             y = self.tiling.first(rows[mine, 2], planes.truth.shape[1], self.rng)
             x = self.tiling.first(rows[mine, 3], planes.truth.shape[2], self.rng)
-            pixels[mine] = planes.pixels.cut(z, y, x, self.tiling.size)
+            pixels[mine] = planes.pixels.cut(z, y, x, (height, width))
             pad = self.recipe.windows.pad
             truth[mine] = cut_labels(planes.truth, z, y, x, self.tiling.side, self.tiling.step, pad)
+        for axis, window in enumerate(self.tiling.window):
+            turn = self.rng.random(n) < 0.5 if self.recipe.train.flip else np.zeros(n, bool)
+            pixels, truth = mirrored(pixels, truth, axis, turn, window)
         return self._augmented(pixels), truth
 
     def _augmented(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -155,8 +158,28 @@ class TileLoader:
         spans = list(_spans(held))
         features = np.concatenate([reader.features(start, stop) for start, stop in spans])
         truth = np.concatenate([lookup[table.label_planes(name, start, stop)] for start, stop in spans])
-        size = None if min(features.shape[2:]) > max(self.tiling.size) else self.tiling.size
-        return _Planes(index, pad_planes(features, self.recipe.windows, size), truth)
+        # tiles lie inside planes that are longer; of shorter ones they see the padding
+        reach = [max(window, size if length <= size else 0) + 1
+                 for window, size, length in zip(self.tiling.window, self.tiling.size, features.shape[2:], strict=True)]
+        return _Planes(index, pad_planes(features, self.recipe.windows, (reach[0], reach[1])), truth)
+
+
+def mirrored(pixels: NDArray[np.float32], truth: NDArray[np.int64], axis: int, turn: NDArray[np.bool_], window: int
+             ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Tiles (n, c, h, w) and truth (n, side, side), those of `turn` mirrored along y (axis 0) or x (axis 1).
+
+    Pixels come with one too many at the far end and lose it. The centre of an even window lies behind its middle; so
+    that it still does in the mirror, a mirrored tile drops its first pixel instead.
+    """
+    along = 2 + axis
+    length = pixels.shape[along] - 1
+    first = 1 - window % 2
+    plain = np.take(pixels, np.arange(length), along)
+    if not turn.any():
+        return plain, truth
+    turned = np.take(pixels, np.arange(length)[::-1] + first, along)
+    return (np.where(turn[:, None, None, None], turned, plain),
+            np.where(turn[:, None, None], np.flip(truth, 1 + axis), truth))
 
 
 def _spans(planes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -45,11 +45,13 @@ class FitResult:
     best_epoch: int
 
 
-def fit(train: PatchTable, validate: PatchTable, recipe: Recipe, *, reader_of: ReaderOf, before: Model | None = None,
-        progress: Progress = None, score: Callable[[Model], dict[str, Any]] | None = None) -> FitResult:
+def fit(train: PatchTable, validate: PatchTable | None, recipe: Recipe, *, reader_of: ReaderOf,
+        before: Model | None = None, progress: Progress = None,
+        score: Callable[[Model], dict[str, Any]] | None = None) -> FitResult:
     """Weights for `recipe` from the rows of `train`; the epoch is chosen on `validate`.
 
-    Taken is the last epoch whose mean Dice over the classes (`ValidationSet`) is within EQUAL_DICE of the highest.
+    Taken is the last epoch whose mean Dice over the classes (`ValidationSet`) is within EQUAL_DICE of the highest;
+    without `validate` the last of all, and the spec's `training` says so by having no validation Dice.
 
     reader_of: series id -> its features (a `PlaneReader`, with the reference HU where the recipe is relative to one).
     before: the model that runs first, kept inside the new one. score: called with the final model; what it gives is
@@ -59,7 +61,8 @@ def fit(train: PatchTable, validate: PatchTable, recipe: Recipe, *, reader_of: R
     NotThereError: a class or stratum that the table lacks. RunError: a patient in both tables, or a loss that is not
     finite.
     """
-    check_apart(train, validate)
+    if validate is not None:
+        check_apart(train, validate)
     classes = recipe.classes or tuple(train.classes.values())
     spec = recipe.train
     _check(spec, classes)
@@ -69,13 +72,14 @@ def fit(train: PatchTable, validate: PatchTable, recipe: Recipe, *, reader_of: R
         network, started_from = _fresh(recipe, 1 + len(classes))
         tiling = Tiling(spec.tile, network.step, network.window)  # type: ignore[arg-type]
         loader = TileLoader(train, recipe, reader_of, tiling, classes)
-        validation = ValidationSet(validate, recipe, reader_of, tiling, classes)
+        validation = None if validate is None else ValidationSet(validate, recipe, reader_of, tiling, classes)
         curves, best_epoch, best_state = _epochs(network, loader, validation, spec, progress)
     network.load_state_dict(best_state)
     training: dict[str, Any] = {"best_epoch": best_epoch, "epochs": spec.epochs, "rows_left_out": loader.rows_left_out}
     if started_from:
         training["started_from"] = started_from
-    training["validation_dice"] = {name: round(float(curves[f"dice_{name}"][best_epoch - 1]), 4) for name in classes}
+    scored = classes if validation else ()
+    training["validation_dice"] = {name: round(float(curves[f"dice_{name}"][best_epoch - 1]), 4) for name in scored}
     model = Model.of(recipe, classes, network, before, training=training)
     if score:
         model = retag(model, score(model))
@@ -101,8 +105,8 @@ def _fresh(recipe: Recipe, n_classes: int) -> tuple[nn.Module, str]:
     return network.to(memory_format=torch.channels_last), started_from  # type: ignore[call-overload]
 
 
-def _epochs(network: nn.Module, loader: TileLoader, validation: ValidationSet, spec: TrainSpec, progress: Progress
-            ) -> tuple[pd.DataFrame, int, State]:
+def _epochs(network: nn.Module, loader: TileLoader, validation: ValidationSet | None, spec: TrainSpec,
+            progress: Progress) -> tuple[pd.DataFrame, int, State]:
     """Curves, the epoch chosen and its state."""
     import pandas as pd
 
@@ -128,10 +132,12 @@ def _epochs(network: nn.Module, loader: TileLoader, validation: ValidationSet, s
                 progress("train", step + 1, spec.steps)
         if not np.isfinite(losses).all():
             raise RunError(f"the loss is not finite in epoch {epoch}", "lower learning_rate in the recipe")
-        dice = validation.dice(network)
-        mean = mean_dice(dice)
-        rows.append({"epoch": epoch, "steps": stop, "loss": float(np.mean(losses)), "dice": mean}
-                    | {f"dice_{name}": value for name, value in dice.items()})
+        rows.append({"epoch": epoch, "steps": stop, "loss": float(np.mean(losses))})
+        mean = highest
+        if validation:
+            dice = validation.dice(network)
+            mean = mean_dice(dice)
+            rows[-1] |= {"dice": mean} | {f"dice_{name}": value for name, value in dice.items()}
         highest = max(highest, mean)
         if mean >= highest - EQUAL_DICE:
             chosen, chosen_state = epoch, _state(network)

@@ -68,20 +68,22 @@ def mean_dice(dice: dict[str, float]) -> float:
 
 
 def _planes(reader: Reader, truth: NDArray[np.uint8], recipe: Recipe, tiling: Tiling) -> Iterator[_Plane]:
-    """The planes to score of one series, with the pixels of all their windows."""
+    """The planes to score of one series, with the pixels of the box of windows that count."""
     n_planes, *sides = truth.shape
     with_class = truth.any(axis=(1, 2))
-    size = tuple(window + (side - 1) // tiling.step * tiling.step
-                 for window, side in zip(tiling.window, sides, strict=True))
-    depth = recipe.windows.window.z
+    step, depth = tiling.step, recipe.windows.window.z
+    whole = [window + (side - 1) // step * step for window, side in zip(tiling.window, sides, strict=True)]
     for z in (*_spread(np.flatnonzero(with_class), PLANES_WITH), *_spread(np.flatnonzero(~with_class), PLANES_WITHOUT)):
-        counted = _counted(truth[z], reader, recipe)[:: tiling.step, :: tiling.step]
+        counted = _counted(truth[z], reader, recipe)[::step, ::step]
         if not counted.any():
             continue
+        y, x = ndimage.find_objects(counted.astype(np.uint8))[0]
         low, high = max(0, z - depth // 2), min(n_planes, z + depth - depth // 2)
-        padded = pad_planes(reader.features(low, high), recipe.windows, (size[0], size[1]))
-        pixels = padded.cut([z - low], [0], [0], (size[0], size[1]))
-        yield _Plane(pixels, truth[z, :: tiling.step, :: tiling.step], counted)
+        padded = pad_planes(reader.features(low, high), recipe.windows, (whole[0], whole[1]))
+        size = tuple(window + (part.stop - part.start - 1) * step
+                     for window, part in zip(tiling.window, (y, x), strict=True))
+        pixels = padded.cut([z - low], [y.start * step], [x.start * step], (size[0], size[1]))
+        yield _Plane(pixels, truth[z, ::step, ::step][y, x], counted[y, x])
 
 
 def _counted(truth: NDArray[np.uint8], reader: Reader, recipe: Recipe) -> NDArray[np.bool_]:

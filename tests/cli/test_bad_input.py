@@ -15,6 +15,14 @@ from ctpipe.cli import main
 from ctpipe.dicom import write_ct_series
 from ctpipe.volume import Grid
 
+TWO_CLASSES = """
+name = "two"
+network = "vgg-small"
+classes = ["liver", "livertumor"]
+windows = { window = [1, 44, 44], stride = [1, 4, 4] }
+train = { steps = 2, epochs = 1, batch = 2 }
+predict = { stride = [1, 4, 4] }
+"""
 AFFINE = np.array([[0, 0, 0.8, -20.0], [0, 0.8, 0, -20.0], [2.0, 0, 0, 5.0], [0, 0, 0, 1]])
 
 
@@ -168,7 +176,8 @@ def test_a_class_that_the_table_lacks(capsys: pytest.CaptureFixture[str], tmp_pa
                                   patient=f"P{key}", study_key=key)  # fmt: skip
         given = ["ingest", tmp_path / key, "--store", tmp_path / "S", "--labels", masks, "--classes", "liver=1"]
         assert run(capsys, *given)[0] == 0
-    code, _, err = run(capsys, "train", tmp_path / "S", "--recipe", "demo", "--out", tmp_path / "model")
+    (tmp_path / "two.toml").write_text(TWO_CLASSES)
+    code, _, err = run(capsys, "train", tmp_path / "S", "--recipe", tmp_path / "two.toml", "--out", tmp_path / "model")
     assert code == 2
     assert "livertumor" in err
     assert len(fault_lines(err)) == 1
@@ -181,15 +190,13 @@ def test_a_full_disk(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeyp
     series(tmp_path / "first", "first")
     series(tmp_path / "second", "seconds")
     assert run(capsys, "ingest", tmp_path / "first", "--store", tmp_path / "S")[0] == 0
-    real = files.os.write
 
-    def full(*_: object) -> int:
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as shim:
-        shim.setattr(files.os, "write", full)
+        shim.setattr(files, "sync", full)
         code, _, err = run(capsys, "ingest", tmp_path / "second", "--store", tmp_path / "S")
-    assert files.os.write is real
     assert code == 4
     assert len(fault_lines(err)) == 1
     assert "full" in err

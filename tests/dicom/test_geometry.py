@@ -52,6 +52,13 @@ def test_steps_that_drift_slowly_are_seen():
     assert reasons(np.cumsum(1.75 * 1.005 ** np.arange(24))) == ["uneven-spacing"]
 
 
+def test_a_drift_of_which_no_single_step_is_one_percent_off_is_seen():
+    """V3: each plane's place on the even row counts, not only the steps."""
+    steps = 1.75 * 1.0005 ** np.arange(24)
+    assert np.abs(steps / steps.mean() - 1).max() < 0.01
+    assert reasons(np.cumsum(steps)) == ["uneven-spacing"]
+
+
 def test_a_missing_plane_is_a_gap_and_two_steps_are_not():
     assert reasons(np.delete(np.arange(9) * 2.0, 4)) == ["gap"]
     assert reasons(np.r_[np.arange(9) * 4.0, 33.08, 33.08 + 7 * np.arange(1, 9)]) == ["uneven-spacing"]

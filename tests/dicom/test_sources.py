@@ -8,8 +8,11 @@ import zipfile
 
 import pytest
 from builders import ct_series, hu_block, write_files
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom import uid
 
-from ctpipe.dicom import iter_items
+from ctpipe.dicom import Pseudonyms, check, iter_items, read_planes
 from ctpipe.errors import InputError, NotThereError
 
 
@@ -103,14 +106,33 @@ def test_a_file_that_vanished_is_an_input_error_without_its_name(tmp_path):
     assert "Zqname" not in str(caught.value)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    places=st.lists(st.tuples(st.integers(0, 1400), st.integers(0, 255)), min_size=1, max_size=12),
+    cut=st.integers(0, 400),
+    syntax=st.sampled_from([uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.RLELossless]),
+)
+def test_damaged_files_end_in_verdicts_never_in_errors(tmp_path_factory, places, cut, syntax):
+    """X7."""
+    files = ct_series(hu_block((3, 12, 16)), syntax=syntax)
+    damaged = bytearray(files[1])
+    for place, value in places:
+        damaged[place % len(damaged)] = value
+    files[1] = bytes(damaged[: len(damaged) - cut])
+    folder = write_files(tmp_path_factory.mktemp("damaged"), files)
+    verdicts = check(folder, Pseudonyms(b"k" * 32))
+    for verdict in verdicts:
+        if verdict.source:
+            read_planes(verdict.source, 0, verdict.source.grid.shape[0])
+    assert sum(verdict.n_files for verdict in verdicts) == 3
+
+
 def test_a_path_that_does_not_exist_is_not_there(tmp_path):
     with pytest.raises(NotThereError):
         list(iter_items(tmp_path / "nothing"))
 
 
 def test_one_flipped_bit_in_an_archive_refuses_the_whole_archive(tmp_path):
-    from ctpipe.dicom import Pseudonyms, check
-
     files = ct_series(hu_block())
     data = bytearray(zip_of({str(i): f for i, f in enumerate(files)}, zipfile.ZIP_STORED))
     data[len(data) // 2] ^= 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from ctpipe.errors import NotThereError, UsageError
 from ctpipe.models import build_network, load_vgg16_body
@@ -65,6 +65,18 @@ def test_weights_that_are_not_vgg16_are_refused_in_one_line(tmp_path: Path, stat
         load_vgg16_body(_body(1), tmp_path / "absent.safetensors", 1)
     with pytest.raises(UsageError, match="2 channels"):
         load_vgg16_body(_body(1), tmp_path / "short.safetensors", 2)
+
+
+@pytest.mark.parametrize("first", [b"\x80\x05", b"PK"])
+def test_a_safetensors_file_whose_length_looks_like_a_pickle_is_taken(
+    tmp_path: Path, state: dict[str, torch.Tensor], first: bytes
+) -> None:
+    path, length = tmp_path / "vgg16.safetensors", int.from_bytes(first, "little")
+    plain = save(state)
+    header = plain[8 : 8 + int.from_bytes(plain[:8], "little")].ljust(length + (1 << 16))  # spaces may end the JSON
+    path.write_bytes(len(header).to_bytes(8, "little") + header + plain[8 + int.from_bytes(plain[:8], "little") :])
+    assert path.read_bytes().startswith(first)
+    load_vgg16_body(_body(1), path, 1)
 
 
 class _Trap:

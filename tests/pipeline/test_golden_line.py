@@ -145,3 +145,10 @@ def test_the_affine_reaches_the_labels(line: tuple[Path, Path, str, str]) -> Non
     left, posterior, _ = series.grid.to_lps(at)
     assert left == pytest.approx(-40 + 1.5 * 26, abs=3.5)
     assert posterior == pytest.approx(-35 + 1.5 * 24, abs=1.5)
+
+
+def test_without_validation_patients_the_last_epoch_is_taken(line: tuple[Path, Path, str, str]) -> None:
+    model = ctpipe.train(line[0], small_recipe(), validate=[])
+    assert model.spec.training["best_epoch"] == 3
+    assert model.spec.training["validation_dice"] == {}
+    assert model.spec.training["validation_patients"] == []
