@@ -64,7 +64,8 @@ def on_the_server() -> list[dict[str, Any]]:
     """What decides a run in each deployment: all that the server keeps of it, less ids, times and versions."""
     from prefect.client.orchestration import get_client
 
-    volatile = {"id", "created", "updated", "version_id", "version_info", "last_polled", "status"}
+    # version: with a git remote it is the commit, which only a checkout has
+    volatile = {"id", "created", "updated", "version", "version_id", "version_info", "last_polled", "status"}
     with get_client(sync_client=True) as client:
         found = [entry.model_dump(mode="json", exclude=volatile) for entry in client.read_deployments()]
     return sorted(found, key=lambda entry: entry["entrypoint"])
