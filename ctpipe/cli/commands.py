@@ -266,8 +266,8 @@ def models(args: argparse.Namespace) -> int:
     if args.json:
         print_json(facts)
         return 0
-    print_table(("digest", "recipe", "network", "window", "classes"),
-                [(f["digest"], f["name"], f["network"], f["window"], ", ".join(f["classes"])) for f in facts])
+    print_table(("digest", "recipe", "network", "window z y x", "classes"),
+                [(f["digest"], f["name"], f["network"], _shape(f["window"]), ", ".join(f["classes"])) for f in facts])
     print(json.dumps(facts[0]["training"], indent=1))
     return 0
 
