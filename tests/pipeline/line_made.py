@@ -22,7 +22,7 @@ def small_patient(folder: Path, number: int) -> tuple[Path, Path]:
     rng = np.random.default_rng(number)
     z, y, x = np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij")
     organ = (np.hypot(y - 28, x - 30) < 18 + number % 3) & ((z < 32) | (z >= 64))
-    lesion = (np.hypot(y - 24, x - 26 - number % 3) < 6) & organ
+    lesion = (np.hypot(y - 24, x - 26 - number % 3) < 6) & organ & (z % 32 < 20)  # no slab is its own mirror image
     hu = np.full(SHAPE, -1000.0)
     hu[organ] = 110
     hu[lesion] = 40
