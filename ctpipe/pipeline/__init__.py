@@ -1,11 +1,47 @@
-"""The stages, wired: the only place that knows both Dask and the stages."""
+"""The stages, wired: the only place that knows both Dask and the stages.
 
-from ctpipe.pipeline.case import write_case_page
-from ctpipe.pipeline.evaluate import evaluate
-from ctpipe.pipeline.infer import infer
-from ctpipe.pipeline.ingest import check, ingest
-from ctpipe.pipeline.reports import EvaluateReport, InferReport, IngestReport, TrainReport, check_json
-from ctpipe.pipeline.train import train, train_model
+Names are resolved at first use: judging DICOM must not wait until torch is loaded.
+"""
 
-__all__ = ["EvaluateReport", "InferReport", "IngestReport", "TrainReport", "check", "check_json", "evaluate", "infer",
-           "ingest", "train", "train_model", "write_case_page"]  # fmt: skip
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ctpipe.pipeline.case import write_case_page
+    from ctpipe.pipeline.fitting import train, train_model
+    from ctpipe.pipeline.judging import evaluate
+    from ctpipe.pipeline.predicting import infer
+    from ctpipe.pipeline.reports import EvaluateReport, InferReport, IngestReport, TrainReport, check_json
+    from ctpipe.pipeline.taking import check, ingest
+
+# Homes have other names than the functions in them would need, since an imported module becomes an attribute here.
+_HOMES = {
+    "EvaluateReport": "reports",
+    "InferReport": "reports",
+    "IngestReport": "reports",
+    "TrainReport": "reports",
+    "check": "taking",
+    "check_json": "reports",
+    "evaluate": "judging",
+    "infer": "predicting",
+    "ingest": "taking",
+    "train": "fitting",
+    "train_model": "fitting",
+    "write_case_page": "case",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+__all__ = [
+    "EvaluateReport", "InferReport", "IngestReport", "TrainReport", "check", "check_json", "evaluate", "infer",
+    "ingest", "train", "train_model", "write_case_page",
+]  # fmt: skip
