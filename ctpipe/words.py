@@ -14,14 +14,6 @@ class ZYX(NamedTuple):
     x: int
 
 
-class XYZ(NamedTuple):
-    """Patient coordinates in millimetres, DICOM's LPS: left, posterior, superior (PS3.3 C.7.6.2.1.1)."""
-
-    x: float
-    y: float
-    z: float
-
-
 class VerdictKind(StrEnum):
     """What became of one volume of the input."""
 

@@ -92,6 +92,7 @@ def ls(args: argparse.Namespace) -> int:
     """The committed volumes and their labels."""
     from ctpipe.store import open_store
 
+    store = open_store(args.store)
     volumes: list[dict[str, Any]] = [
         {
             "id": series.id,
@@ -104,17 +105,18 @@ def ls(args: argparse.Namespace) -> int:
                 for name, labels in series.labels.items()
             },
         }
-        for series in open_store(args.store).values()
+        for series in store.values()
     ]
     if args.json:
         print_json(volumes)
         return 0
     rows = [
-        (v["id"], v["patient"], "x".join(map(str, v["shape"])), " ".join(f"{mm:.3g}" for mm in v["spacing"]),
+        (v["id"], v["patient"], _shape(v["shape"]), " ".join(f"{mm:.3g}" for mm in v["spacing"]),
+         " ".join(store[v["id"]].grid.letters),
          ", ".join(f"{name} ({label['kind']})" for name, label in v["labels"].items()) or "-")
         for v in volumes
     ]  # fmt: skip
-    print_table(("volume", "patient", "shape z y x", "spacing mm", "labels"), rows)
+    print_table(("volume", "patient", "shape z y x", "spacing mm", "axes to", "labels"), rows)
     print(f"{len(volumes)} volume(s)")
     return 0
 
@@ -281,8 +283,8 @@ def doctor(args: argparse.Namespace) -> int:
         print_json([finding.as_json() for finding in findings])
     else:
         print_table(("what", "state", "found", "cure"),
-                    [(f.what, "ok" if f.ok else "missing", f.found, f.cure) for f in findings])
-    return 0
+                    [(f.what, "ok" if f.ok else "missing", f.found, f.cure) for f in findings])  # fmt: skip
+    return 3 if any(finding.needed and not finding.ok for finding in findings) else 0
 
 
 def deploy(args: argparse.Namespace) -> int:

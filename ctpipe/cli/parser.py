@@ -165,13 +165,14 @@ ctpipe evaluate S --run 4be1 --html case.html  and a page with pictures
 def _review(verbs: Any) -> None:
     verb = _verb(verbs, "review", "open CT and labels in napari; corrections are saved as labels of their own",
                  commands.review, """
-ctpipe review S                     the first volume
+ctpipe review S                     the volume worth a look first: a copy under way, else a prediction
 ctpipe review S 7f3a9c              this volume
-ctpipe review S 7f3a9c --labels 4be1  correct this prediction
+ctpipe review S 7f3a9c --labels 4be1   correct this prediction
 """)  # fmt: skip
     _store(verb)
     verb.add_argument("series", metavar="SERIES", nargs="?", help="a volume's id or its beginning")
-    verb.add_argument("--labels", metavar="NAME", help="labels to correct (default: newest prediction, else truth)")
+    verb.add_argument("--labels", metavar="NAME",
+                      help="labels to correct (default: the copy under way, else newest review, prediction, truth)")
 
 
 def _demo(verbs: Any) -> None:

@@ -249,3 +249,15 @@ def test_rot_is_found_by_verify_and_never_read(capsys: pytest.CaptureFixture[str
     commit.write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :])
     assert run(capsys, "verify", tmp_path / "T")[0] == 3
     assert run(capsys, "ls", tmp_path / "T")[0] == 3
+
+
+def test_doctor_fails_only_where_something_needed_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ctpipe import doctor
+
+    optional = doctor.Line("display", ok=False, found="none", cure="a desktop", needed=False)
+    monkeypatch.setattr(doctor, "examine", lambda: [optional])
+    assert run(capsys, "doctor")[0] == 0
+    monkeypatch.setattr(doctor, "examine", lambda: [optional, doctor.Line("zarr", ok=False, found="none", cure="pip")])
+    assert run(capsys, "doctor")[0] == 3
