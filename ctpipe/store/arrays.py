@@ -1,8 +1,8 @@
 """Arrays of the store: the zarr.json of a level, and one whole shard to bytes and back.
 
-Shards are encoded and decoded in memory by zarr-python's own pipeline and travel as whole files (files.py): what is
+Shards are encoded (shards.py) and decoded (zarr-python) in memory and travel as whole files (files.py): what is
 checked is what is decoded, and no two tasks can write into one shard. Blosc alone reads a flipped bit as wrong voxels,
-silently: crc32c comes after it (FACTS.md 5).
+silently: crc32c comes after it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe.store.layout import FILL_HU, FILL_LABEL, chunk_shape, shard_file, shard_shape
+from ctpipe.store.shards import BLOSC_LEVEL, shard_bytes
 from ctpipe.volume import Level, Slab
 from ctpipe.words import ZYX
 
@@ -38,7 +39,7 @@ def _document(shape: tuple[int, ...], chunk: ZYX, shard: ZYX, dtype: str, fill: 
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     kept: dict[str, Any] = {}
-    blosc = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=np.dtype(dtype).itemsize)
+    blosc = BloscCodec(cname="zstd", clevel=BLOSC_LEVEL, shuffle="shuffle", typesize=np.dtype(dtype).itemsize)
     zarr.create_array(
         store=zarr.storage.MemoryStore(kept),
         shape=shape,
@@ -54,16 +55,23 @@ def _document(shape: tuple[int, ...], chunk: ZYX, shard: ZYX, dtype: str, fill: 
 
 def encode_shard(document: bytes, slab: Slab, voxels: NDArray) -> bytes:
     """Bytes of the shard that holds `slab` (of the array's own level), every inner chunk written, empty ones too."""
-    with _own_pipeline():
-        array, kept = _in_memory(document, {})
-        array[slab.start : slab.stop] = voxels
-    return kept[shard_file(slab.index)].to_bytes()
+    chunk, shard, fill = _layout(document)
+    return shard_bytes(voxels, chunk, shard, fill)
+
+
+@lru_cache(maxsize=256)
+def _layout(document: bytes) -> tuple[ZYX, ZYX, float]:
+    """(inner chunk, shard, fill value) that a zarr.json of ours states."""
+    stated = json.loads(document)
+    (sharding,) = stated["codecs"]
+    shard = stated["chunk_grid"]["configuration"]["chunk_shape"]
+    return ZYX(*sharding["configuration"]["chunk_shape"]), ZYX(*shard), stated["fill_value"]
 
 
 def decode_shard(document: bytes, index: int, data: bytes, region: tuple[slice, slice, slice]) -> NDArray:
     """Voxels of `region` (of the whole array, within one shard) from the shard's bytes. Raises what zarr raises."""
     with _own_pipeline():
-        array, _ = _in_memory(document, {shard_file(index): data})
+        array = _in_memory(document, {shard_file(index): data})
         return np.asarray(array[region])
 
 
@@ -86,15 +94,13 @@ def array_fill(document: bytes) -> float:
     return json.loads(document)["fill_value"]
 
 
-def _in_memory(document: bytes, files: dict[str, bytes]) -> tuple[zarr.Array, dict[str, Any]]:
+def _in_memory(document: bytes, files: dict[str, bytes]) -> zarr.Array:
     import zarr
     from zarr.core.buffer import default_buffer_prototype
 
     wrap = default_buffer_prototype().buffer.from_bytes
     kept: dict[str, Any] = {name: wrap(data) for name, data in {"zarr.json": document, **files}.items()}
-    array = zarr.open_array(store=zarr.storage.MemoryStore(kept), mode="r+", zarr_format=3)
-    # opening takes no config; without it a slab of nothing but air would have no shard
-    return array.with_config({"write_empty_chunks": True}), kept
+    return zarr.open_array(store=zarr.storage.MemoryStore(kept), mode="r", zarr_format=3)
 
 
 @contextmanager
