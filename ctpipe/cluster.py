@@ -10,8 +10,10 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import dask
 from distributed import Client, LocalCluster, as_completed
@@ -19,6 +21,7 @@ from distributed.scheduler import KilledWorker
 
 from ctpipe.errors import RunError, UsageError
 
+Progress = Callable[[str, int, int], None] | None  # (stage, done, total)
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -38,11 +41,14 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 @contextmanager
-def client_for(n_tasks: int, client: Client | None = None, address: str | None = None) -> Iterator[Client | None]:
+def client_for(
+    n_tasks: int, client: Client | None = None, address: str | None = None, *, threads_a_worker: int = 1
+) -> Iterator[Client | None]:
     """The Dask client to use for `n_tasks` tasks; None means: run them here, on Dask's synchronous scheduler.
 
-    A given client wins, then `address`, then CTPIPE_CLUSTER; else a few tasks run here and more on a LocalCluster of
-    one-thread processes, one for each core, which is closed at the end.
+    A given client wins, then `address`, then CTPIPE_CLUSTER; else a few tasks run here and more on a LocalCluster with
+    a thread for each core, `threads_a_worker` of them in a process, which is closed at the end. A single worker that
+    may have several threads lives in this process, which spares its start.
     Raises UsageError for an address of another host without TLS: a Dask scheduler runs whatever it is sent.
     """
     address = address or os.environ.get("CTPIPE_CLUSTER")
@@ -55,10 +61,13 @@ def client_for(n_tasks: int, client: Client | None = None, address: str | None =
     elif n_tasks <= FEW_TASKS:
         yield None
     else:
-        workers = max(1, min(n_tasks, len(os.sched_getaffinity(0))))
+        cores = len(os.sched_getaffinity(0))
+        threads = min(threads_a_worker, cores)
+        workers = max(1, min(n_tasks, cores) // threads)
         with (
             dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}),
-            LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
+            LocalCluster(n_workers=workers, threads_per_worker=threads, processes=threads == 1 or workers > 1,
+                         host="127.0.0.1",
                          dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.ERROR) as cluster,
             Client(cluster) as local,
         ):  # fmt: skip
@@ -80,6 +89,20 @@ def _refuse_open_address(address: str) -> None:
                          "use tls://HOST:PORT, or tcp://127.0.0.1:PORT on this machine")
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A task as one opaque thing: Dask would walk through every field of an argument in search of futures.
+
+    What a failed task was given must not show: Dask logs the call, and a path may name a patient.
+    """
+
+    function: Callable[[Any], Any]
+    task: Any = field(repr=False)
+
+    def __call__(self) -> Any:
+        return self.function(self.task)
+
+
 def run_tasks(
     client: Client | None,
     function: Callable[[Task], Result],
@@ -91,7 +114,8 @@ def run_tasks(
     """
     if client is None:
         for task in tasks:
-            yield task, dask.delayed(function, pure=False)(task).compute(scheduler="synchronous")
+            call = dask.delayed(_Call(function, task), pure=False, traverse=False)
+            yield task, call().compute(scheduler="synchronous")
         return
     queue = iter(tasks)
     slots = IN_FLIGHT * max(1, sum(client.nthreads().values()))
@@ -100,7 +124,8 @@ def run_tasks(
 
     def submit_next() -> None:
         for task in queue:
-            future = client.submit(function, task, pure=False, retries=1)
+            key = f"{function.__name__}-{uuid4().hex}"
+            future = client.submit(_Call(function, task), key=key, pure=False, retries=1)
             pending[future] = task
             finished.add(future)
             return

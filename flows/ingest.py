@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -18,6 +18,9 @@ def ingest(
     store: AbsolutePath,
     labels: list[AbsolutePath] | None = None,
     classes: Classes | None = None,
+    on_gap: Literal["reject", "keep-positions"] = "reject",
+    on_tilt: Literal["reject", "resample", "keep"] = "reject",
+    on_step_change: Literal["reject", "split"] = "reject",
     keep_uids: bool = False,
 ) -> State[None]:
     """Take every plainly right CT volume under `source` into `store`.
@@ -25,7 +28,9 @@ def ingest(
     Completed: all were taken. Partial (of type Completed): some were rejected, the table says which. Failed: none was
     taken, or the store could not be used.
     """
-    report = ingest_stage([source] if isinstance(source, str) else source, store, labels, classes, keep_uids)
+    options: dict[str, Any] = {"on_gap": on_gap, "on_tilt": on_tilt, "on_step_change": on_step_change}
+    paths = [source] if isinstance(source, str) else source
+    report = ingest_stage(paths, store, labels, classes, options, keep_uids)
     show(report, store, with_series=not keep_uids)
     counts = report["summary"]
     taken = counts["accept"] + counts["repair"]
@@ -38,7 +43,12 @@ def ingest(
 
 @task(name="ingest", persist_result=False)
 def ingest_stage(
-    paths: list[str], store: str, labels: list[str] | None, classes: str | None, keep_uids: bool
+    paths: list[str],
+    store: str,
+    labels: list[str] | None,
+    classes: str | None,
+    options: dict[str, Any],
+    keep_uids: bool,
 ) -> dict[str, Any]:
     """One call of the pipeline; its report as plain data."""
     from ctpipe import pipeline  # heavy: deploying a flow needs only its signature
@@ -46,7 +56,7 @@ def ingest_stage(
     return run_stage(
         "ingest",
         lambda progress: pipeline.ingest(
-            paths, store, labels, classes, keep_uids=keep_uids, progress=progress
+            paths, store, labels, classes, **options, keep_uids=keep_uids, progress=progress
         ).as_json(),
     )
 

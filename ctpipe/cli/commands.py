@@ -22,8 +22,8 @@ def check(args: argparse.Namespace) -> int:
     """Verdicts of everything under the paths."""
     from ctpipe import pipeline
 
-    with progress_lines() as progress:
-        verdicts = pipeline.check(args.paths, progress=progress)
+    with progress_lines() as progress, _client(args.cluster) as client:
+        verdicts = pipeline.check(args.paths, progress, **_chosen(args), client=client)
     document = pipeline.check_json(verdicts)
     if args.json:
         print_json(document)
@@ -40,7 +40,7 @@ def ingest(args: argparse.Namespace) -> int:
 
     with progress_lines() as progress, _client(args.cluster) as client:
         report = pipeline.ingest(args.paths, args.store, labels=args.labels, classes=args.classes,
-                                 keep_uids=args.keep_uids, client=client, progress=progress)  # fmt: skip
+                                 **_chosen(args), keep_uids=args.keep_uids, client=client, progress=progress)  # fmt: skip
     document = report.as_json()
     if args.json:
         print_json(document)
@@ -50,6 +50,11 @@ def ingest(args: argparse.Namespace) -> int:
     if not report.volumes:
         print("ctpipe: nothing was accepted; cure: see the reasons above, or ctpipe check", file=sys.stderr)
     return report.exit_code
+
+
+def _chosen(args: argparse.Namespace) -> dict[str, str]:
+    """What to do with series that are not plainly right."""
+    return {"on_gap": args.on_gap, "on_tilt": args.on_tilt, "on_step_change": args.on_step_change}
 
 
 def _print_verdicts(volumes: list[dict[str, Any]], summary: dict[str, int]) -> None:

@@ -77,6 +77,17 @@ def _store(verb: Any) -> None:
                       help="the store's folder (default: $CTPIPE_STORE)")  # fmt: skip
 
 
+def _options(verb: Any) -> None:
+    verb.add_argument("--on-gap", choices=["reject", "keep-positions"], default="reject",
+                      help="uneven or missing planes: keep each at its own position (default: reject)")  # fmt: skip
+    verb.add_argument("--on-tilt", choices=["reject", "resample", "keep"], default="reject",
+                      help="gantry tilt: shift planes onto a rectangular grid, or keep the sheared affine (default: "
+                           "reject)")  # fmt: skip
+    verb.add_argument("--on-step-change", choices=["reject", "split"], default="reject",
+                      help="spacing that changes along the series: make a volume of each part of at least 3 planes "
+                           "(default: reject)")  # fmt: skip
+
+
 def _cluster(verb: Any) -> None:
     verb.add_argument("--cluster", metavar="ADDRESS",
                       help="a Dask scheduler, tcp://127.0.0.1:8786 or tls://HOST:PORT (default: $CTPIPE_CLUSTER, else "
@@ -89,6 +100,8 @@ ctpipe check /data/ct                 folders at any depth, files, .zip and .tar
 ctpipe check study.zip --json         reasons and cures for a script
 """)  # fmt: skip
     verb.add_argument("paths", metavar="DICOM", nargs="+", help="folders, files or archives")
+    _options(verb)
+    _cluster(verb)
     _json(verb)
 
 
@@ -108,6 +121,7 @@ CLASSES is NAME=LABEL[:STRUCTURE[+STRUCTURE...]],...; a name takes the structure
                       help="the store's folder, made if it is absent (default: $CTPIPE_STORE)")  # fmt: skip
     verb.add_argument("--labels", nargs="+", metavar="PATH", help="mask series, NIfTI label volumes or RTSTRUCTs")
     verb.add_argument("--classes", help="which structure becomes which label: a list, or a .toml file")
+    _options(verb)
     verb.add_argument("--keep-uids", action="store_true", help="keep DICOM UIDs instead of pseudonyms")
     _cluster(verb)
     _json(verb)

@@ -9,22 +9,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ctpipe.dicom.checking import check
+    from ctpipe.dicom.arrange import Options
+    from ctpipe.dicom.checking import Examination, check
     from ctpipe.dicom.classes import Assignment, ClassTable
     from ctpipe.dicom.identity import Pseudonyms, load_pseudonyms
-    from ctpipe.dicom.sources import Fault, Item, Locator, iter_items
+    from ctpipe.dicom.judging import with_padding
+    from ctpipe.dicom.sources import Fault, Item, Locator, iter_items, walk
     from ctpipe.dicom.structure import Structure
     from ctpipe.dicom.structures import Structures, label_planes, match_structures, read_structures
     from ctpipe.dicom.synthetic import synthetic_uid, write_ct_series, write_mask_series, write_rtstruct
     from ctpipe.dicom.verdict import Verdict
-    from ctpipe.dicom.volumes import PlaneSource, VolumeSource, plane_table, read_planes
+    from ctpipe.dicom.volumes import PlaneSource, VolumeSource, part_of, plane_table, read_planes, read_slab
 
 _HOMES = {
     "Assignment": "classes",
     "ClassTable": "classes",
+    "Examination": "checking",
     "Fault": "sources",
     "Item": "sources",
     "Locator": "sources",
+    "Options": "arrange",
     "PlaneSource": "volumes",
     "Pseudonyms": "identity",
     "Structure": "structure",
@@ -36,10 +40,14 @@ _HOMES = {
     "label_planes": "structures",
     "load_pseudonyms": "identity",
     "match_structures": "structures",
+    "part_of": "volumes",
     "plane_table": "volumes",
     "read_planes": "volumes",
+    "read_slab": "volumes",
     "read_structures": "structures",
     "synthetic_uid": "synthetic",
+    "walk": "sources",
+    "with_padding": "judging",
     "write_ct_series": "synthetic",
     "write_mask_series": "synthetic",
     "write_rtstruct": "synthetic",
@@ -55,8 +63,8 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Assignment", "ClassTable", "Fault", "Item", "Locator", "PlaneSource", "Pseudonyms", "Structure", "Structures",
-    "Verdict", "VolumeSource", "check", "iter_items", "label_planes", "load_pseudonyms", "match_structures",
-    "plane_table", "read_planes", "read_structures", "synthetic_uid", "write_ct_series", "write_mask_series",
-    "write_rtstruct",
+    "Assignment", "ClassTable", "Examination", "Fault", "Item", "Locator", "Options", "PlaneSource", "Pseudonyms",
+    "Structure", "Structures", "Verdict", "VolumeSource", "check", "iter_items", "label_planes", "load_pseudonyms",
+    "match_structures", "part_of", "plane_table", "read_planes", "read_slab", "read_structures", "synthetic_uid",
+    "walk", "with_padding", "write_ct_series", "write_mask_series", "write_rtstruct",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
@@ -42,13 +43,18 @@ class Raw:
 
 def raw_element(ds: Dataset, keyword: str) -> Raw | None:
     """The element's value field, or None where it is absent."""
-    tag = Tag(tag_for_keyword(keyword))  # type: ignore[arg-type]
-    if tag not in ds:
+    tag = _tag(keyword)
+    element = ds._dict.get(tag)  # as `get_item`, less ten microseconds each of some fifty times a file
+    if element is None:
         return None
-    element = ds.get_item(tag)
     if not isinstance(element, RawDataElement):
         return _converted(element.VR, element.value)
     return Raw(bytes(element.value or b""), _vr(element.VR, tag), element.is_little_endian)
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(tag_for_keyword(keyword))  # type: ignore[arg-type]
 
 
 def _converted(vr: str, value: object) -> Raw | None:
@@ -149,8 +155,8 @@ def items(ds: Dataset | None, keyword: str) -> list[Dataset]:
     """Items of a sequence; empty where absent, or where what stands there cannot be read as a sequence."""
     if ds is None:
         return []
-    tag = Tag(tag_for_keyword(keyword))  # type: ignore[arg-type]
-    if tag not in ds:
+    tag = _tag(keyword)
+    if tag not in ds._dict:
         return []
     value = ds[tag].value
     return list(value) if value else []
@@ -158,8 +164,7 @@ def items(ds: Dataset | None, keyword: str) -> list[Dataset]:
 
 def truncated_elements(ds: Dataset) -> Iterator[int]:
     """Tags of elements that hold fewer bytes than they declare: the file ends within them."""
-    for tag in list(ds.keys()):
-        element = ds.get_item(tag)
+    for tag, element in list(ds.items()):
         if isinstance(element, RawDataElement) and element.length != 0xFFFFFFFF:
             value = element.value
             if isinstance(value, bytes | type(None)) and len(value or b"") < element.length:

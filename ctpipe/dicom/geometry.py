@@ -51,6 +51,13 @@ def repeats(heights: NDArray[np.float64]) -> bool:
     return bool(np.any(np.diff(np.sort(heights)) <= SAME_POSITION_MM))
 
 
+def position_tolerance(stack: Stack) -> float:
+    """By how many mm a position may be off: what rounding to the digits written explains, within bounds (rule 7)."""
+    heights = stack.heights
+    spacing = float(heights.max() - heights.min()) / max(1, len(heights) - 1)
+    return max(ABSOLUTE_TOLERANCE_MM, min(stack.unit, DIGIT_TOLERANCE * spacing))
+
+
 def stack_faults(stack: Stack) -> list[tuple[str, str]]:
     """(reason, detail) of everything that keeps sorted planes from being one even, rectangular stack."""
     n = len(stack.positions)
@@ -58,7 +65,7 @@ def stack_faults(stack: Stack) -> list[tuple[str, str]]:
         return [("too-few-slices", f"too few slices: {n}, at least {MIN_PLANES} are needed")]
     heights = stack.heights[stack.order()]
     spacing = float(heights[-1] - heights[0]) / (n - 1)
-    tolerance = max(ABSOLUTE_TOLERANCE_MM, min(stack.unit, DIGIT_TOLERANCE * spacing))
+    tolerance = position_tolerance(stack)
     found = []
     uneven = _uneven(heights, spacing, max(RELATIVE_TOLERANCE * spacing, tolerance))
     if uneven:

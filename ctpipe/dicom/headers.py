@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
 from ctpipe.dicom import classify, elements
 from ctpipe.dicom.codestreams import LOSSY, CodestreamFaultError, Span, frame_spans
 from ctpipe.dicom.elements import Decimals, ElementFaultError
+from ctpipe.dicom.identity import Pseudonyms
 from ctpipe.dicom.parse import Parsed
 from ctpipe.dicom.pixels import PixelFormat, PlaneFacts, Rescale, decode, facts_of
 from ctpipe.dicom.sources import Locator
@@ -39,20 +39,21 @@ Faults = list[tuple[str, str]]  # (reason, detail)
 
 @dataclass(frozen=True)
 class PlaneHeader:
-    """One plane as its file has it. Raw identifiers stand here and nowhere further: this never leaves `check`.
+    """One plane as its file's header has it; identifiers are pseudonyms, "" where there is none.
 
-    position, orientation, pixel_spacing: LPS mm and cosines as written, None where missing or broken. faults: (reason,
-    detail) of all that is wrong with the plane. spans: the bytes of the stored pixels in the file.
+    entry: number of its file in the index. position, orientation, pixel_spacing: LPS mm and cosines as written, None
+    where missing or broken. faults: (reason, detail) of all that is wrong with the plane. spans: the bytes of the
+    stored pixels in the file; signature: of that file as it was read. digest, facts: what a look at those bytes told (`looked_at`), empty before.
     """
 
     locator: Locator
-    number: int
+    entry: int
     frame: int
     in_place: bool
-    series_uid: str
-    study_uid: str
-    instance_uid: str
-    patient_id: str
+    series: str
+    study: str
+    instance: str
+    patient: str
     frame_of_reference: str
     rows: int
     columns: int
@@ -70,9 +71,10 @@ class PlaneHeader:
     attributes: dict[str, float | str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     faults: tuple[tuple[str, str], ...] = ()
+    signature: str = ""
 
 
-def planes_of(parsed: Parsed, locator: Locator, number: int) -> list[PlaneHeader]:
+def planes_of(parsed: Parsed, locator: Locator, entry: int, names: Pseudonyms) -> list[PlaneHeader]:
     """Every plane of a CT object, with its faults; a file that cannot be told into planes gives one, with faults."""
     ds = parsed.ds
     faults: Faults = [*_object_faults(parsed)]
@@ -80,24 +82,21 @@ def planes_of(parsed: Parsed, locator: Locator, number: int) -> list[PlaneHeader
     form = _pixel_format(ds, parsed.syntax, faults)
     spans = _spans(parsed, form, frames, faults)
     padding = _padding(ds, form) if form else None
-    common = _common(parsed, locator, number, form)
+    common = _common(parsed, locator, entry, form, names)
     shared = next(iter(elements.items(ds, "SharedFunctionalGroupsSequence")), None)
     out = []
     for frame in range(frames if spans else 1):
         groups_here = (groups[frame], shared) if groups else None
         own = [*faults]
         geometry = _geometry(ds, groups_here, own)
-        rescale = _rescale(ds, groups_here, padding, own)
-        looked = _look(parsed.body, spans[frame], form, rescale, own) if spans and form else {}
         out.append(
             PlaneHeader(
                 **common,
                 frame=frame,
                 **geometry,
-                **looked,
-                rescale=rescale,
+                rescale=_rescale(ds, groups_here, padding, own),
                 spans=spans[frame] if spans else (),
-                keys=_phase_keys(ds, groups_here),
+                keys=_phase_keys(ds, groups_here, names),
                 exposure=_number(ds, groups_here, "CTExposureSequence", "Exposure", "ExposureInmAs"),
                 faults=tuple(own),
             )
@@ -105,8 +104,28 @@ def planes_of(parsed: Parsed, locator: Locator, number: int) -> list[PlaneHeader
     return out
 
 
-def _common(parsed: Parsed, locator: Locator, number: int, form: PixelFormat | None) -> dict[str, Any]:
+def looked_at(plane: PlaneHeader, stored: bytes) -> PlaneHeader:
+    """The plane with digest of its stored bytes, facts of its voxels, and the fault where they do not decode."""
+    if plane.form is None or not plane.spans:
+        return plane
+    digest = sha256(stored).hexdigest()
+    try:
+        facts = facts_of(decode(stored, plane.form), plane.rescale or Rescale(1.0, 0.0))
+    except CodestreamFaultError as fault:
+        return replace(plane, digest=digest, faults=(*plane.faults, (fault.reason, fault.detail)))
+    return replace(plane, digest=digest, facts=facts)
+
+
+def _common(
+    parsed: Parsed, locator: Locator, entry: int, form: PixelFormat | None, names: Pseudonyms
+) -> dict[str, Any]:
     ds = parsed.ds
+
+    def uid(keyword: str) -> str:
+        text = elements.text(ds, keyword)
+        return names.uid(text) if text else ""
+
+    patient = elements.text(ds, "PatientID")
     notes = []
     if parsed.syntax in LOSSY or elements.text(ds, "LossyImageCompression") == "01":
         notes.append("lossy: the pixels may have been compressed with loss before they came here")
@@ -114,15 +133,15 @@ def _common(parsed: Parsed, locator: Locator, number: int, form: PixelFormat | N
         notes.append("sop-class: taken from the file meta group, the data set has none")
     return {
         "locator": locator,
-        "number": number,
+        "entry": entry,
         "in_place": parsed.in_place,
         "form": form,
         "notes": tuple(notes),
-        "series_uid": elements.text(ds, "SeriesInstanceUID") or "",
-        "study_uid": elements.text(ds, "StudyInstanceUID") or "",
-        "instance_uid": elements.text(ds, "SOPInstanceUID") or "",
-        "patient_id": elements.text(ds, "PatientID") or "",
-        "frame_of_reference": elements.text(ds, "FrameOfReferenceUID") or "",
+        "series": uid("SeriesInstanceUID"),
+        "study": uid("StudyInstanceUID"),
+        "instance": uid("SOPInstanceUID"),
+        "patient": names.patient(patient) if patient else "",
+        "frame_of_reference": uid("FrameOfReferenceUID"),
         "rows": elements.integer(ds, "Rows") or 0,
         "columns": elements.integer(ds, "Columns") or 0,
         "voi": _voi(ds),
@@ -188,22 +207,20 @@ def _spans(parsed: Parsed, form: PixelFormat | None, frames: int, faults: Faults
     """Where each frame's stored bytes lie in the body; [] where they do not add up. Nothing is allocated before."""
     if form is None or any(reason in ("frames", "truncated") for reason, _ in faults):
         return []
-    element = parsed.ds.get_item(0x7FE00010)
-    if not isinstance(element, RawDataElement):
+    if parsed.pixels is None:
         faults.append(("no-pixels", "the pixel data cannot be read"))
         return []
-    start, length = element.value_tell, len(element.value or b"")
-    encapsulated = element.length == 0xFFFFFFFF
+    start, length, encapsulated = parsed.pixels.start, parsed.pixels.length, parsed.pixels.encapsulated
     if encapsulated != form.compressed:
         faults.append(("decode", "the transfer syntax does not fit the pixel data: one is compressed, the other not"))
         return []
     if form.compressed:
         try:
-            return frame_spans(parsed.body, start, length, frames)
+            return frame_spans(parsed.view, start, length, frames)
         except CodestreamFaultError as fault:
             faults.append((fault.reason, fault.detail))
             return []
-    if form.syntax == ExplicitVRBigEndian and form.bits_allocated == 8 and element.VR != "OB":
+    if form.syntax == ExplicitVRBigEndian and form.bits_allocated == 8 and parsed.pixels.vr != "OB":
         faults.append(("unsupported-pixels", "8-bit pixels in big-endian words are not supported"))
         return []
     size = form.frame_bytes
@@ -214,19 +231,6 @@ def _spans(parsed: Parsed, form: PixelFormat | None, frames: int, faults: Faults
         faults.append(("unsupported-pixels", "the pixel data is longer than Rows x Columns x frames"))
         return []
     return [((start + size * frame, size),) for frame in range(frames)]
-
-
-def _look(
-    body: bytes, spans: tuple[Span, ...], form: PixelFormat, rescale: Rescale | None, faults: Faults
-) -> dict[str, Any]:
-    """Digest of the stored bytes and, where they decode, facts of the voxels."""
-    data = b"".join(body[at : at + length] for at, length in spans)
-    out: dict[str, Any] = {"digest": sha256(data).hexdigest()}
-    try:
-        out["facts"] = facts_of(decode(data, form), rescale or Rescale(1.0, 0.0))
-    except CodestreamFaultError as fault:
-        faults.append((fault.reason, fault.detail))
-    return out
 
 
 def _padding(ds: Dataset, form: PixelFormat) -> tuple[int, int] | None:
@@ -316,12 +320,13 @@ _KEY_MACROS = {
 }
 
 
-def _phase_keys(ds: Dataset, groups: Groups) -> dict[str, float | str | None]:
+def _phase_keys(ds: Dataset, groups: Groups, names: Pseudonyms) -> dict[str, float | str | None]:
     out: dict[str, float | str | None] = {}
     for key in PHASE_KEYS:
         item = ds if groups is None or key not in _KEY_MACROS else _macro(ds, groups, _KEY_MACROS[key])
         name = "FrameAcquisitionNumber" if groups is not None and key == "AcquisitionNumber" else key
-        out[key] = elements.scalar(item, name)
+        value = elements.scalar(item, name)
+        out[key] = names.text(value) if isinstance(value, str) else value
     return out
 
 

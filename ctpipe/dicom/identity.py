@@ -35,6 +35,10 @@ class Pseudonyms:
         """Pseudonym of a study, series, instance or frame-of-reference UID: 'u-' and 16 hex digits."""
         return text if self.keep_uids else "u-" + self._digest("uid", text)
 
+    def text(self, text: str) -> str:
+        """Pseudonym of a text that serves only to tell things apart: 16 hex digits."""
+        return self._digest("text", text)
+
     def _digest(self, domain: str, text: str) -> str:
         message = f"ctpipe/1/{domain}\0".encode() + text.encode("utf-8", "surrogateescape")
         return hmac.new(self.key, message, hashlib.sha256).hexdigest()[:16]

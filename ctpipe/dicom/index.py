@@ -1,123 +1,267 @@
-"""Every file of the input looked at once: planes of CT images, and verdicts on all that is none."""
+"""The index: a line for every plane and every other file of the input, on disk and not in memory.
+
+Kept in SQLite, so that 100,000 headers cost no more memory than 100. In a store the index stays: a file whose
+signature (size, times, inode) is as it was is not opened again. What stays holds pseudonyms in place of identifiers and
+a keyed digest in place of each path; the paths of this call stand in a temporary table that ends with it.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from ctpipe.dicom import elements
-from ctpipe.dicom.classify import not_a_ct_image
-from ctpipe.dicom.headers import PlaneHeader, planes_of
-from ctpipe.dicom.parse import ParseFaultError, looks_like_dicom, parse, quiet
-from ctpipe.dicom.sources import Fault, Item, count_items, iter_items
-from ctpipe.errors import InputError
+from ctpipe.dicom.header_text import TEXT_VERSION, from_text
+from ctpipe.dicom.headers import PlaneHeader
+from ctpipe.dicom.identity import Pseudonyms
+from ctpipe.dicom.looking import Entry, Look, PlaneLine, Seen, look
+from ctpipe.dicom.sources import Fault, Item, Locator, walk
+from ctpipe.errors import BudgetError, InputError
 from ctpipe.words import VerdictKind
 
 Progress = Callable[[str, int, int], None] | None
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+# (function, tasks) -> (task, result) in any order: here one after the other, in the pipeline on a cluster.
+Runner = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
+
+FILES_A_TASK = 64
+_ENTRIES_A_FILE = 1 << 21  # more than an archive may have members
+
+_KEPT = """
+create table if not exists file (kept text primary key, signature text, entries text);
+create table if not exists digest (kept text, members text, frame integer, sha256 text,
+                                   primary key (kept, members, frame));
+"""
+_OF_THIS_CALL = """
+create temp table found (place integer primary key, path blob, kept text, fault text, signature text);
+create temp table plane (entry integer, frame integer, series text, instance text, members text, header text);
+create temp table lone (entry integer, series text, kind text, reason text, detail text, cure text);
+"""
+_ORDER = """
+create index temp.plane_series on plane (series);
+create index temp.plane_instance on plane (instance);
+create index temp.lone_series on lone (series);
+create temp table numbered as select entry, row_number() over (order by entry) as number
+    from (select distinct entry from plane union select entry from lone);
+create unique index temp.numbered_entry on numbered (entry);
+"""
+
+
+def here(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+    """The plainest Runner."""
+    for task in tasks:
+        yield task, function(task)
 
 
 @dataclass(frozen=True)
-class Lone:
-    """A file that gives no plane: set aside, or refused. series_uid: raw, where its bytes say it."""
+class Lot:
+    """Files without planes that have the same fault. numbers: of the first few, in name order."""
 
-    number: int
-    path: str
     fault: Fault
-    series_uid: str | None = None
-    in_archive: bool = False
+    series: str | None
+    n_files: int
+    numbers: tuple[int, ...]
 
 
-@dataclass
 class Index:
-    """All planes and all other files of the input."""
+    """All planes and all other files of one call. opened: files that were read; the others were as they had been."""
 
-    planes: list[PlaneHeader] = field(default_factory=list)
-    lone: list[Lone] = field(default_factory=list)
+    def __init__(self, names: Pseudonyms, kept_in: Path | None = None) -> None:
+        """kept_in: the file that stays for the next call; None: nothing stays."""
+        self.names = names
+        self.opened = 0
+        self.n_files = 0
+        self._db = _connect(kept_in, names)
+        self._db.executescript(_OF_THIS_CALL)
 
+    def close(self) -> None:
+        self._db.close()
 
-def build_index(
-    paths: Iterable[str | os.PathLike[str]], exclude: Sequence[str | os.PathLike[str]] = (), progress: Progress = None
-) -> Index:
-    """Looks at every file below `paths` except those below `exclude`; one file's bytes are held at a time.
+    # ------------------------------------------------------------------------------------------ filling
+    def add(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        exclude: Sequence[str | os.PathLike[str]] = (),
+        run: Runner = here,
+        progress: Progress = None,
+    ) -> None:
+        """Every file below `paths`, once in the life of an index. Raises NotThereError for a path that is not there."""
+        self._db.executemany("insert into found values (?, ?, ?, ?, null)", self._places(walk(paths, exclude)))
+        (self.n_files,) = self._db.execute("select count(*) from found").fetchone()
+        done = self._take_known(progress)
+        for _, results in run(look, self._unknown()):
+            for seen in results:
+                self._keep(seen)
+            done += len(results)
+            if progress:
+                progress("index", done, self.n_files)
+        self._db.executescript(_ORDER)
+        self._db.commit()
 
-    Raises NotThereError for a path that does not exist.
-    """
-    left_out = [Path(os.path.realpath(path)) for path in exclude]
-    paths = list(paths)
-    total = count_items(paths) if progress else 0
-    index = Index()
-    # Not listed first: a member's head and whole come from one unpacking only while it is the last that was touched.
-    for item in iter_items(paths):
-        if not _is_below(Path(item.locator.path), left_out):
-            _look(item, index)
-        if progress:
-            progress("check", item.number, max(total, item.number))
-    return _without_corrupt_archives(index)
+    def _places(self, items: Iterable[Item]) -> Iterator[tuple[int, bytes, str, str | None]]:
+        for place, item in enumerate(items):
+            path = item.locator.path
+            yield place, os.fsencode(path), self.names.text(path), json.dumps(astuple(item.fault)) if item.fault else None
 
+    def _take_known(self, progress: Progress) -> int:
+        """Copies the lines of the files that are as they were; how many."""
+        rows = self._db.execute(
+            "select place, path, file.signature, entries from found join file using (kept) where fault is null"
+        )
+        done = 0
+        for place, path, signature, entries in rows:
+            if _signature(path) == signature:
+                self._insert(place, signature, [_entry(row) for row in json.loads(entries)])
+                done += 1
+                if progress and done % 1000 == 0:
+                    progress("index", done, self.n_files)
+        return done
 
-def _is_below(path: Path, folders: list[Path]) -> bool:
-    return any(path == folder or folder in path.parents for folder in folders)
-
-
-def _look(item: Item, index: Index) -> None:
-    inside = bool(item.locator.members)
-    try:
-        if item.fault is not None:
-            index.lone.append(Lone(item.number, item.locator.path, item.fault, in_archive=inside))
-            return
-        head = item.head()
-        if not looks_like_dicom(head):
-            index.lone.append(Lone(item.number, item.locator.path, _no_dicom(head)))
-            return
-        index_file(item, index)
-    except InputError as error:
-        fault = Fault(VerdictKind.REJECT, "unreadable", error.problem, error.cure)
-        index.lone.append(Lone(item.number, item.locator.path, fault, in_archive=inside))
-
-
-def index_file(item: Item, index: Index) -> None:
-    """Planes, or the one verdict, of a file that looks like DICOM. Raises InputError where it cannot be read at all."""
-    path = item.locator.path
-    try:
-        parsed = parse(item.read())
-    except ParseFaultError as fault:
-        reject = Fault(VerdictKind.REJECT, fault.reason, fault.detail)
-        index.lone.append(Lone(item.number, path, reject, fault.series_uid))
-        return
-    try:
-        with quiet():
-            aside = not_a_ct_image(parsed)
-            if aside is None:
-                index.planes.extend(planes_of(parsed, item.locator, item.number))
+    def _unknown(self) -> Iterator[Look]:
+        last = -1
+        while True:  # page by page: rows are written while the tasks run
+            rows = self._db.execute(
+                "select place, path, fault from found where place > ? and signature is null order by place limit ?",
+                (last, FILES_A_TASK),
+            ).fetchall()
+            if not rows:
                 return
-    except Exception as error:  # pydicom reads sequences late: what a hostile one makes it raise is one verdict too
-        reject = Fault(VerdictKind.REJECT, "unreadable", f"the file cannot be read ({type(error).__name__})")
-        uid = elements.text(parsed.ds, "SeriesInstanceUID") or None
-        index.lone.append(Lone(item.number, path, reject, uid))
-        return
-    if parsed.truncated and aside.reason == "unreadable":
-        aside = Fault(VerdictKind.REJECT, "truncated", "a truncated file that cannot be read as a DICOM object")
-    series = elements.text(parsed.ds, "SeriesInstanceUID") or None
-    index.lone.append(Lone(item.number, path, aside, series))
+            last = rows[-1][0]
+            yield Look(tuple((place, _item(path, fault)) for place, path, fault in rows), self.names)
+
+    def _keep(self, seen: Seen) -> None:
+        self._insert(seen.place, seen.signature, seen.entries)
+        kept, fault = self._db.execute("select kept, fault from found where place = ?", (seen.place,)).fetchone()
+        if fault is None and seen.signature:
+            self.opened += 1
+            text = json.dumps([_row(entry) for entry in seen.entries], separators=(",", ":"))
+            self._db.execute("insert or replace into file values (?, ?, ?)", (kept, seen.signature, text))
+            self._db.execute("delete from digest where kept = ?", (kept,))
+
+    def _insert(self, place: int, signature: str, entries: Iterable[Entry]) -> None:
+        planes: list[tuple[Any, ...]] = []
+        lone: list[tuple[Any, ...]] = []
+        for number, entry in enumerate(entries):
+            at = place * _ENTRIES_A_FILE + number
+            members = json.dumps(entry.members)
+            planes += [(at, frame, line.series, line.instance, members, line.text)
+                       for frame, line in enumerate(entry.planes)]  # fmt: skip
+            if entry.fault:
+                lone.append((at, entry.series, *astuple(entry.fault)))
+        self._db.execute("update found set signature = ? where place = ?", (signature, place))
+        self._db.executemany("insert into plane values (?, ?, ?, ?, ?, ?)", planes)
+        self._db.executemany("insert into lone values (?, ?, ?, ?, ?, ?)", lone)
+
+    # ------------------------------------------------------------------------------------------ reading
+    def series(self) -> list[str]:
+        """Pseudonyms of all series that have planes, sorted."""
+        return [uid for (uid,) in self._db.execute("select distinct series from plane order by series")]
+
+    def planes(self, series: str) -> list[PlaneHeader]:
+        """All planes of one series, in the order of the walk."""
+        rows = self._db.execute(
+            "select plane.entry, plane.members, header, path, signature, sha256 from plane "
+            f"join found on place = plane.entry / {_ENTRIES_A_FILE} left join digest "
+            "on digest.kept = found.kept and digest.members = plane.members and digest.frame = plane.frame "
+            "where series = ? order by plane.entry, plane.frame",
+            (series,),
+        )
+        return [
+            from_text(header, Locator(os.fsdecode(path), tuple(json.loads(members))), entry, signature, digest)
+            for entry, members, header, path, signature, digest in rows
+        ]
+
+    def keep_digests(self, planes: Iterable[PlaneHeader]) -> None:
+        """Remembers the digests of stored pixels for the next call."""
+        self._db.executemany(
+            "insert or replace into digest select kept, ?, ?, ? from found where place = ?",
+            [(json.dumps(p.locator.members), p.frame, p.digest, p.entry // _ENTRIES_A_FILE) for p in planes],
+        )
+        self._db.commit()
+
+    def shared_instances(self) -> set[str]:
+        """Series that have an instance in common with another series: one of them is not what it says."""
+        rows = self._db.execute(
+            "select distinct series from plane where instance in (select instance from plane where instance != '' "
+            "group by instance having count(distinct series) > 1)"
+        )
+        return {series for (series,) in rows}
+
+    def broken(self, series: str) -> list[tuple[int, Fault]]:
+        """(entry, fault) of the files that are known to be of a series and are refused."""
+        rows = self._db.execute(
+            "select entry, kind, reason, detail, cure from lone where series = ? and kind = ? order by entry",
+            (series, VerdictKind.REJECT.value),
+        )
+        return [(entry, _fault(rest)) for entry, *rest in rows]
+
+    def lots(self) -> Iterator[Lot]:
+        """Files without planes that no series of this index speaks for, those of one series and one fault together."""
+        rows = self._db.execute(
+            "select kind, reason, detail, cure, series, count(*), group_concat(number) from "
+            "(select * from lone join numbered using (entry) order by entry) "
+            "where not (kind = ? and series is not null and series in (select series from plane)) "
+            "group by kind, reason, detail, cure, series, iif(kind = ? and detail = '', entry, null) order by min(entry)",
+            (VerdictKind.REJECT.value, VerdictKind.REJECT.value),
+        )
+        for *fault, series, count, numbers in rows:
+            first = tuple(int(number) for number in numbers.split(",", 6)[:6])
+            yield Lot(_fault(fault), series, count, first)
 
 
-def _no_dicom(head: bytes) -> Fault:
-    if not head:
-        return Fault(VerdictKind.SET_ASIDE, "empty-file", "an empty file")
-    return Fault(VerdictKind.SET_ASIDE, "not-dicom", "not a DICOM file, by its content")
+def _connect(kept_in: Path | None, names: Pseudonyms) -> sqlite3.Connection:
+    """The kept index, or a fresh one where it is unreadable, of another key or of another version: it is a cache."""
+    if kept_in is None:
+        db = sqlite3.connect("")
+        db.executescript(_KEPT)
+        return db
+    stamp = json.dumps([TEXT_VERSION, names.fingerprint, names.keep_uids])
+    for _ in range(2):
+        try:
+            db = sqlite3.connect(kept_in, timeout=60)
+            os.chmod(kept_in, 0o600)
+            db.executescript(_KEPT + "create table if not exists stamp (text text);")
+            found = db.execute("select text from stamp").fetchone()
+            if found is None:
+                db.execute("insert into stamp values (?)", (stamp,))
+                db.commit()
+            if found in (None, (stamp,)):
+                return db
+            db.close()
+        except sqlite3.DatabaseError:
+            pass
+        kept_in.unlink(missing_ok=True)
+    raise BudgetError("the index in the store cannot be written", "see that the disk has space and can be written")
 
 
-def _without_corrupt_archives(index: Index) -> Index:
-    """An archive of which one member cannot be read is refused whole: nobody knows what else it lost."""
-    corrupt = {lone.path: lone for lone in index.lone if lone.in_archive and lone.fault.reason == "unreadable"}
-    if not corrupt:
-        return index
-    kept = Index([plane for plane in index.planes if plane.locator.path not in corrupt])
-    dropped = {plane.number: plane.locator.path for plane in index.planes if plane.locator.path in corrupt}
-    kept.lone = [lone for lone in index.lone if lone.path not in corrupt]
-    numbers = {**dropped, **{lone.number: lone.path for lone in index.lone if lone.path in corrupt}}
-    for number, path in sorted(numbers.items()):
-        kept.lone.append(Lone(number, path, corrupt[path].fault))
-    return kept
+def _signature(path: bytes) -> str | None:
+    try:
+        return Locator(os.fsdecode(path)).signature()
+    except InputError:
+        return None
+
+
+def _item(path: bytes, fault: str | None) -> Item:
+    name = os.fsdecode(path)
+    return Item(Locator(name), 0, (os.path.basename(name),), 0, _fault(json.loads(fault)) if fault else None)
+
+
+def _fault(row: Sequence[str]) -> Fault:
+    kind, reason, detail, cure = row
+    return Fault(VerdictKind(kind), reason, detail, cure)
+
+
+def _row(entry: Entry) -> list[Any]:
+    lines = [[line.series, line.instance, line.text] for line in entry.planes]
+    return [entry.members, lines, astuple(entry.fault) if entry.fault else None, entry.series]
+
+
+def _entry(row: list[Any]) -> Entry:
+    members, lines, fault, series = row
+    planes = tuple(PlaneLine(*line) for line in lines)
+    return Entry(tuple(members), planes, _fault(fault) if fault else None, series)

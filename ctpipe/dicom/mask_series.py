@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe.dicom.codestreams import CodestreamFaultError, Span
-from ctpipe.dicom.headers import PlaneHeader, planes_of
+from ctpipe.dicom.headers import PlaneHeader, looked_at, planes_of
 from ctpipe.dicom.identity import Pseudonyms
 from ctpipe.dicom.lattice import TOLERANCE_VOX
 from ctpipe.dicom.parse import Parsed
@@ -127,13 +127,14 @@ class MaskCollector:
 
     def add(self, item: Item, parsed: Parsed) -> None:
         """One image file. Raises LabelFaultError where it cannot be a mask plane."""
-        for header in planes_of(parsed, item.locator, item.number):
+        for found in planes_of(parsed, item.locator, item.number, self.pseudonyms):
+            header = looked_at(found, b"".join(parsed.view[at : at + length] for at, length in found.spans))
             faults = [fault for fault in header.faults if fault[0] not in _NO_MATTER]
             if not header.in_place:
                 faults.append(("transfer-syntax", "a mask in a deflated data set"))
             if faults:
                 raise LabelFaultError(*faults[0], "export the masks again, uncompressed, one plane a file")
-            self._folder(item).series.setdefault(header.series_uid, []).append(header)
+            self._folder(item).series.setdefault(header.series, []).append(header)
 
     def taint(self, item: Item) -> None:
         """A file of this folder is broken: a mask without it would lose voxels in silence."""
@@ -150,7 +151,7 @@ class MaskCollector:
                         raise LabelFaultError("unreadable", problem, "fetch them again")
                     yield self._structure(folder.name, headers)
                 except LabelFaultError as fault:
-                    yield fault, len(headers), self.pseudonyms.uid(uid)
+                    yield fault, len(headers), uid
 
     def _folder(self, item: Item) -> _Folder:
         inside = item.parts[:-1] if item.locator.members else PurePath(item.locator.path).parent
@@ -178,7 +179,7 @@ class MaskCollector:
         return MaskSeries(
             name=clean_name(name),
             origin=f"mask series of {len(planes)} planes",
-            frame_of_reference=self.pseudonyms.uid(frame) if frame else None,
+            frame_of_reference=frame or None,
             digest=sha256(content.encode()).hexdigest()[:32],
             notes=(),
             shape=shape,
@@ -213,7 +214,7 @@ def _refuse_no_mask(headers: list[PlaneHeader]) -> None:
 
 
 def _geometry(header: PlaneHeader) -> tuple[tuple[int, int], Steps, str]:
-    """((rows, columns), (step down a column, along a row) in LPS mm, raw frame of reference); `add` checked all."""
+    """((rows, columns), (step down a column, along a row) in LPS mm, frame of reference); `add` checked all."""
     y_mm, x_mm = header.pixel_spacing or (0.0, 0.0)
     cosines = header.orientation or (0.0,) * 6
     steps = tuple(y_mm * v for v in cosines[3:]), tuple(x_mm * v for v in cosines[:3])

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import os
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 
-from ctpipe.dicom.codestreams import COMPRESSED, JPEG_2000, JPEG_LS, NATIVE, CodestreamFaultError, inspect
-from ctpipe.dicom.parse import quiet
+from ctpipe.dicom import codec_child
+from ctpipe.dicom.codec_host import Job, decode_apart
+from ctpipe.dicom.codestreams import COMPRESSED, NATIVE, CodestreamFaultError, Kind, inspect
 
 PADDING_HU = -1024
 # A compressed frame larger than this must not be more than this ratio of its codestream: decoders allocate it all.
 BOMB_FLOOR_BYTES = 64 << 20
 BOMB_RATIO = 500
 INT16 = np.iinfo(np.int16)
+_CODECS: dict[Kind, int] = {
+    "dct": codec_child.JPEG_DCT,
+    "lossless": codec_child.JPEG_LOSSLESS,
+    "jpeg-ls": codec_child.JPEG_LS,
+    "jpeg-2000": codec_child.JPEG_2000,
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,19 @@ class PixelFormat:
     def compressed(self) -> bool:
         """Whether the pixel data is encapsulated."""
         return self.syntax in COMPRESSED
+
+    def decode(self, data: bytes) -> NDArray[Any]:
+        """Stored values (rows, columns) of one frame's bytes. Raises CodestreamFaultError."""
+        return decode(data, self)
+
+    def key(self) -> list[Any]:
+        """All that decides what the bytes mean, as plain JSON."""
+        return [self.bits_allocated, self.bits_stored, self.high_bit, self.signed, self.syntax]
+
+    def static_range(self) -> tuple[int, int]:
+        """Lowest and highest stored value that the bits can hold."""
+        half = 1 << (self.bits_stored - 1)
+        return (-half, half - 1) if self.signed else (0, 2 * half - 1)
 
     def fault(self) -> tuple[str, str] | None:
         """(reason, detail) where such pixels are not read at all."""
@@ -111,24 +124,27 @@ def facts_of(stored: NDArray[Any], rescale: Rescale) -> PlaneFacts:
 
 def stored_values(words: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
     """Words of unsigned integers -> stored values: shift, mask and sign by the header (corpus policy, rule 3)."""
-    shift = form.high_bit + 1 - form.bits_stored
     if form.bits_stored == form.bits_allocated == 8 * words.dtype.itemsize:
         return words.view(f"{words.dtype.byteorder}i{words.dtype.itemsize}") if form.signed else words
-    values = (words.astype(np.int64) >> shift) & ((1 << form.bits_stored) - 1)
-    if form.signed:
-        sign = 1 << (form.bits_stored - 1)
-        values = (values ^ sign) - sign
-    return values
+    size = words.dtype.itemsize
+    native = words.astype(f"u{size}", copy=False)
+    if form.signed:  # up to the top of the word and down again, which carries the sign
+        top = (native << (8 * size - 1 - form.high_bit)).view(f"i{size}")
+        return top >> (8 * size - form.bits_stored)
+    return (native >> (form.high_bit + 1 - form.bits_stored)) & ((1 << form.bits_stored) - 1)
 
 
 def decode(data: bytes, form: PixelFormat) -> NDArray[Any]:
-    """Stored values (rows, columns) of one frame's bytes. Raises CodestreamFaultError."""
+    """Stored values (rows, columns) of one frame's bytes; compressed ones are decoded in a process of its own.
+
+    May be called from several threads at once. Raises CodestreamFaultError; RunError where no process can be started.
+    """
     if not form.compressed:
         return stored_values(_native_words(data, form), form)
     if form.frame_bytes > BOMB_FLOOR_BYTES and form.frame_bytes > BOMB_RATIO * len(data):
         raise CodestreamFaultError("bomb", "the frame is too large for its codestream: beyond the ratio limit")
     if form.syntax == uid.RLELossless:
-        return stored_values(_by_pydicom(data, form, form.bits_stored, "pydicom"), form)
+        return stored_values(_from_rle(data, form), form)
     return _from_codestream(data, form)
 
 
@@ -140,6 +156,14 @@ def _native_words(data: bytes, form: PixelFormat) -> NDArray[Any]:
     return words.reshape(form.rows, form.columns)
 
 
+def _from_rle(data: bytes, form: PixelFormat) -> NDArray[Any]:
+    """PS3.5 annex G: one segment for each byte of a word, so one segment more or less is another kind of image."""
+    job = Job(codec_child.RLE, form.bits_allocated, form.rows, form.columns, f"u{form.bits_allocated // 8}")
+    if len(data) < 64 or int.from_bytes(data[:4], "little") != form.bits_allocated // 8:
+        raise CodestreamFaultError("decode", "the RLE data has not one segment for each byte of BitsAllocated")
+    return decode_apart(data, job)
+
+
 def _from_codestream(data: bytes, form: PixelFormat) -> NDArray[Any]:
     """Decodes a JPEG-family codestream after its own header has been held against the data set's."""
     code = inspect(data, form.syntax)
@@ -147,15 +171,9 @@ def _from_codestream(data: bytes, form: PixelFormat) -> NDArray[Any]:
         raise CodestreamFaultError("decode", "the codestream's size is not Rows x Columns")
     if code.precision > form.bits_allocated:
         raise CodestreamFaultError("decode", "the codestream has more bits than BitsAllocated")
-    if form.syntax in JPEG_2000:
-        pixels = _by_openjpeg(data)
-    elif form.syntax in JPEG_LS:
-        pixels = _by_charls(data, form, code.precision)
-    else:
-        pixels = _by_pydicom(data, form, code.precision, "gdcm")
-    if pixels.shape != (form.rows, form.columns):
-        raise CodestreamFaultError("decode", "the decoded frame's size is not Rows x Columns")
-    return _reconcile(pixels, code.precision, code.signed, form)
+    itemsize = next(size for size in (1, 2, 4) if code.precision <= 8 * size)
+    job = Job(_CODECS[code.kind], code.precision, form.rows, form.columns, f"{'i' if code.signed else 'u'}{itemsize}")
+    return _reconcile(decode_apart(data, job), code.precision, code.signed, form)
 
 
 def _reconcile(pixels: NDArray[Any], precision: int, signed: bool, form: PixelFormat) -> NDArray[Any]:
@@ -165,102 +183,16 @@ def _reconcile(pixels: NDArray[Any], precision: int, signed: bool, form: PixelFo
     if not justified and not whole_word:
         raise CodestreamFaultError("bits", "HighBit and the codestream's bits cannot be brought together")
     if signed:
-        values = pixels.astype(np.int64)
         low, high = (
             (-(1 << (form.bits_stored - 1)), (1 << (form.bits_stored - 1)) - 1)
             if form.signed
             else (0, (1 << form.bits_stored) - 1)
         )
-        if not justified or values.min() < low or values.max() > high:
+        if not justified or pixels.min() < low or pixels.max() > high:
             raise CodestreamFaultError("bits", "the codestream's signed values do not fit BitsStored: decode is unsure")
-        return values
+        return pixels
     if precision == form.bits_stored or whole_word:
-        return stored_values(pixels.astype(f"u{form.bits_allocated // 8}"), form)
+        return stored_values(pixels.astype(f"u{form.bits_allocated // 8}", copy=False), form)
     if precision < form.bits_stored and not form.signed:
         return pixels
     raise CodestreamFaultError("bits", "the codestream's bits differ from BitsStored: decode is unsure")
-
-
-def _by_openjpeg(data: bytes) -> NDArray[Any]:
-    from openjpeg.utils import decode as decode_j2k
-
-    try:
-        with quiet():
-            return decode_j2k(data, j2k_format=0)
-    except (RuntimeError, ValueError, TypeError, IndexError):
-        raise CodestreamFaultError("decode", "the JPEG 2000 codestream cannot be decoded: corrupt") from None
-
-
-def _by_charls(data: bytes, form: PixelFormat, precision: int) -> NDArray[Any]:
-    import jpeg_ls
-
-    try:
-        raw, _ = jpeg_ls.decode_pixel_data(data)
-    except (RuntimeError, ValueError, TypeError):
-        raise CodestreamFaultError("decode", "the JPEG-LS codestream cannot be decoded: corrupt") from None
-    words = np.frombuffer(raw, "u1" if precision <= 8 else "<u2")
-    if words.size != form.rows * form.columns:
-        raise CodestreamFaultError("decode", "the decoded frame's size is not Rows x Columns")
-    return words.reshape(form.rows, form.columns)
-
-
-def _by_pydicom(data: bytes, form: PixelFormat, precision: int, plugin: str) -> NDArray[Any]:
-    """Unsigned words by one of pydicom's plugins: its own for RLE, GDCM for JPEG."""
-    from pydicom.encaps import encapsulate
-    from pydicom.pixels import get_decoder
-
-    rle = form.syntax == uid.RLELossless
-    allocated = form.bits_allocated if rle else 8 * math.ceil(precision / 8)
-    options: dict[str, Any] = {
-        "rows": form.rows, "columns": form.columns, "samples_per_pixel": 1, "number_of_frames": 1,
-        "photometric_interpretation": "MONOCHROME2", "pixel_keyword": "PixelData", "bits_allocated": allocated,
-        "bits_stored": allocated if rle else precision, "pixel_representation": 0,
-    }  # fmt: skip
-    try:
-        with quiet(), _what_libjpeg_says() as said:
-            _silence_gdcm()
-            frame, _ = get_decoder(uid.UID(form.syntax)).as_array(
-                encapsulate([data]), raw=True, decoding_plugin=plugin, **options
-            )
-    except Exception:  # C++ and plugin errors of any type; their texts may quote the file
-        raise CodestreamFaultError(
-            "decode", "the codestream cannot be decoded: corrupt, or a codec that is missing"
-        ) from None
-    if b"Corrupt JPEG" in said() or b"Premature" in said():
-        raise CodestreamFaultError("decode", "the JPEG codestream is corrupt or truncated: incomplete")
-    return frame.reshape(form.rows, form.columns) if frame.size == form.rows * form.columns else frame
-
-
-_stderr_lock = threading.RLock()
-
-
-@contextmanager
-def _what_libjpeg_says() -> Iterator[Callable[[], bytes]]:
-    """What is written to file descriptor 2 meanwhile, kept from the terminal.
-
-    GDCM's libjpeg fills a scan that ends early with zeros and says so only there; nothing else tells a truncated JPEG
-    from a whole one.
-    """
-    with _stderr_lock, tempfile.TemporaryFile() as kept:
-        terminal = os.dup(2)
-        os.dup2(kept.fileno(), 2)
-        said: list[bytes] = []
-        try:
-            yield lambda: b"".join(said)
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            kept.seek(0)
-            said.append(kept.read(65536))
-
-
-@cache
-def _silence_gdcm() -> None:
-    """GDCM writes warnings to the terminal, past Python."""
-    try:
-        import gdcm
-    except ImportError:
-        return
-    gdcm.Trace.DebugOff()
-    gdcm.Trace.WarningOff()
-    gdcm.Trace.ErrorOff()

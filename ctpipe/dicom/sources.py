@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from ctpipe.dicom.archives import Archive, ArchiveFaultError, archive_kind, open_archive
 from ctpipe.errors import InputError, NotThereError
@@ -30,8 +33,21 @@ class Locator:
     path: file on disk. members: index of the member in the archive at `path`, then in the archive within it.
     """
 
-    path: str
+    path: str = field(repr=False)  # file names may name a patient, and Dask logs the arguments of a task that failed
     members: tuple[int, ...] = ()
+
+    def open(self) -> BinaryIO:
+        """The file, open for reading; a member of an archive whole in memory. Raises InputError."""
+        if self.members:
+            return BytesIO(self.read())
+        with _plain_errors():
+            return _open_file(self.path)
+
+    def signature(self) -> str:
+        """Changes when the file on disk that holds this one is written, or another takes its place. Raises InputError."""
+        with _plain_errors():
+            status = os.lstat(self.path)
+        return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
 
     def read(self) -> bytes:
         """All bytes. Raises InputError where the file vanished, cannot be read, or its archive is corrupt."""
@@ -48,28 +64,34 @@ class Locator:
         return self._bytes(length, start)
 
     def _bytes(self, count: int, start: int = 0) -> bytes:
-        try:
-            if not self.members:
-                return _read_file(self.path, count, start)
-            return open_archive(self.path, self.members[:-1]).read(self.members[-1], count)
-        except ArchiveFaultError as fault:
-            raise InputError(fault.detail, fault.cure) from None
-        except OSError as error:
-            problem = f"a source file cannot be read ({error.strerror or 'input/output error'})"
-            raise InputError(problem, "see that the input is still where it was, then check it again") from None
+        with _plain_errors():
+            if self.members:
+                return open_archive(self.path, self.members[:-1]).read(self.members[-1], count)
+            with _open_file(self.path) as file:
+                if count > MAX_ITEM_BYTES and os.fstat(file.fileno()).st_size > MAX_ITEM_BYTES:
+                    raise InputError("a file is too large: the limit is 4 GiB", "split the object, or leave it out")
+                file.seek(start)
+                return file.read(count)
 
 
-def _read_file(path: str, count: int, start: int) -> bytes:
-    """`count` bytes of a regular file from `start`; never follows a link, never waits on a pipe."""
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except ArchiveFaultError as fault:
+        raise InputError(fault.detail, fault.cure) from None
+    except OSError as error:
+        problem = f"a source file cannot be read ({error.strerror or 'input/output error'})"
+        raise InputError(problem, "see that the input is still where it was, then check it again") from None
+
+
+def _open_file(path: str) -> BinaryIO:
+    """A regular file; never follows a link, never waits on a pipe."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError("a source file is no regular file any more", "give regular files")
-        if count > MAX_ITEM_BYTES and status.st_size > MAX_ITEM_BYTES:
-            raise InputError("a file is too large: the limit is 4 GiB", "split the object, or leave it out")
-        file.seek(start)
-        return file.read(count)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError("a source file is no regular file any more", "give regular files")
+    return os.fdopen(descriptor, "rb")
 
 
 @dataclass(frozen=True)
@@ -117,35 +139,36 @@ def iter_items(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str])
     An archive yields its members instead of itself; one that is unsafe, corrupt, encrypted or too deep yields one item
     with a fault. A file reached by two of the paths comes once. Raises NotThereError for a path that does not exist.
     """
+    number = 0
+    for found in walk(paths):
+        for item in expand(found):
+            number += 1
+            yield Item(item.locator, number, item.parts, item.size, item.fault)
+
+
+def walk(
+    paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str], exclude: Sequence[str | os.PathLike[str]] = ()
+) -> Iterator[Item]:
+    """Every file on disk below `paths` except those below `exclude`, in name order, each once; nothing is opened.
+
+    number: 0. Raises NotThereError for a path that does not exist.
+    """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
-    number = 0
+    left_out = {os.path.realpath(path) for path in exclude}
     seen: set[str] = set()
-    for given in paths:
-        top = Path(os.path.realpath(given))
-        if not top.exists():
+    tops = [os.path.realpath(path) for path in paths]
+    for top in tops:
+        if not os.path.exists(top):
             raise NotThereError("an input path does not exist", "see `ls` for its spelling")
-        for found in _walk(top):
-            if found.locator.path in seen:
-                continue
-            seen.add(found.locator.path)
-            for item in _expand(found):
-                number += 1
-                yield Item(item.locator, number, item.parts, item.size, item.fault)
-
-
-def count_items(paths: Iterable[str | os.PathLike[str]]) -> int:
-    """How many items there will be, for a progress bar: members of outer archives counted, inner archives as one."""
-    total = 0
-    for given in paths:
-        for item in _walk(Path(os.path.realpath(given))):
-            total += 1
-            try:
-                if item.fault is None and archive_kind(item.head(512)) in ("zip", "tar"):
-                    total += len(open_archive(item.locator.path, ()).members) - 1
-            except (ArchiveFaultError, InputError, OSError):
-                continue  # it will be one item with a fault
-    return total
+    overlapping = any(a != b and b.startswith(os.path.join(a, "")) for a in tops for b in tops)
+    for top in dict.fromkeys(tops):
+        for found in _walk(Path(top), left_out):
+            if overlapping:  # only then can a file come twice: the names of 100,000 files are not kept for nothing
+                if found.locator.path in seen:
+                    continue
+                seen.add(found.locator.path)
+            yield found
 
 
 _LINK = Fault(VerdictKind.SET_ASIDE, "link", "a link: links are not followed", "give the folder that it points to")
@@ -153,11 +176,13 @@ _SPECIAL = Fault(VerdictKind.SET_ASIDE, "special-file", "a special file (pipe, d
 _NO_ACCESS = Fault(VerdictKind.REJECT, "unreadable", "a file or folder cannot be read", "grant read permission")
 
 
-def _walk(top: Path) -> Iterator[Item]:
+def _walk(top: Path, left_out: set[str]) -> Iterator[Item]:
     """Files below `top` as the file system has them, archives unopened."""
     stack = [(str(top), (top.name,))]
     while stack:
         path, parts = stack.pop()
+        if path in left_out:
+            continue
         locator = Locator(path)
         try:
             status = os.lstat(path)
@@ -175,7 +200,7 @@ def _walk(top: Path) -> Iterator[Item]:
             yield Item(locator, 0, parts, 0, _NO_ACCESS)
 
 
-def _expand(item: Item) -> Iterator[Item]:
+def expand(item: Item) -> Iterator[Item]:
     """The item itself, or the members of the archive that it is."""
     if item.fault is not None:
         yield item
@@ -223,4 +248,4 @@ def _members(item: Item, archive: Archive) -> Iterator[Item]:
             (*item.parts, *(parts or ("?",))),
             member.size,
         )
-        yield from _expand(inner)
+        yield from expand(inner)

@@ -23,7 +23,7 @@ class Deduplicated:
     """Planes with identical copies dropped. copies: planes dropped; files: of each plane kept, all its files."""
 
     planes: list[PlaneHeader]
-    files: dict[int, frozenset[int]]  # id of a plane kept -> numbers of the files that hold it
+    files: dict[int, frozenset[int]]  # id of a plane kept -> index entries of the files that hold it
     copies: int
     conflict: bool
 
@@ -35,7 +35,7 @@ def drop_copies(planes: Iterable[PlaneHeader], same_pixels: Callable[[PlaneHeade
     """
     by_instance: dict[Hashable, list[PlaneHeader]] = defaultdict(list)
     for plane in planes:  # an instance without a UID is refused for that; it is nobody's copy
-        by_instance[plane.instance_uid or plane.number, plane.frame].append(plane)
+        by_instance[plane.instance or plane.entry, plane.frame].append(plane)
     kept, files, copies = [], {}, 0
     for same in by_instance.values():
         # Which of the copies is kept must not depend on where they lie.
@@ -44,7 +44,7 @@ def drop_copies(planes: Iterable[PlaneHeader], same_pixels: Callable[[PlaneHeade
         if any(not _same_content(first, other, same_pixels) for other in same[1:]):
             return Deduplicated([], {}, 0, True)
         kept.append(first)
-        files[id(first)] = frozenset(plane.number for plane in same)
+        files[id(first)] = frozenset(plane.entry for plane in same)
         copies += len(same) - 1
     return Deduplicated(kept, files, copies, False)
 
@@ -60,8 +60,8 @@ def _same_content(a: PlaneHeader, b: PlaneHeader, same_pixels: Callable[[PlaneHe
 def _meaning(plane: PlaneHeader) -> Hashable:
     """What two copies of one instance must agree in, pixels aside."""
     return (
-        plane.study_uid,
-        plane.patient_id,
+        plane.study,
+        plane.patient,
         plane.frame_of_reference,
         plane.rows,
         plane.columns,

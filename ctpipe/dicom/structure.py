@@ -5,12 +5,14 @@ from __future__ import annotations
 import unicodedata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from hashlib import sha256
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe.dicom.parse import Parsed, ParseFaultError, parse
+from ctpipe.dicom.sources import Locator
 from ctpipe.volume import Grid
 from ctpipe.words import VerdictKind
 
@@ -23,12 +25,12 @@ class Structure(ABC):
 
     name: as the source has it, less control characters, at most 64 characters; free text, for matching and lists only.
     origin: safe words on where it comes from, no text of a DICOM file.
-    frame_of_reference: pseudonym, or None where the source has none (NIfTI never has one).
+    frame_of_reference: pseudonym, or None where the source has none (NIfTI and NRRD never have one).
     digest: 32 hex digits over the content it is read from: equal digests, equal voxels on an equal grid.
     notes: what was not exact, one line each.
     """
 
-    kind: ClassVar[str]  # "mask-series", "nifti" or "rtstruct"
+    kind: ClassVar[str]  # "mask-series", "nifti", "nrrd", "rtstruct" or "seg"
 
     name: str
     origin: str
@@ -62,10 +64,19 @@ def clean_name(text: str) -> str:
     return kept.strip()[:MAX_NAME].strip()
 
 
-def parse_whole(data: bytes) -> Parsed:
-    """The data set of one file. Raises LabelFaultError where it cannot be parsed or ends within an element."""
+def digest_of(locator: Locator) -> str:
+    """32 hex digits over all bytes of a file. Raises InputError."""
+    running = sha256()
+    with locator.open() as file:
+        while block := file.read(1 << 20):
+            running.update(block)
+    return running.hexdigest()[:32]
+
+
+def parse_whole(source: BinaryIO | bytes) -> Parsed:
+    """The data set of one file, open or in memory. Raises LabelFaultError where it is broken or ends early."""
     try:
-        parsed = parse(data)
+        parsed = parse(source)
     except ParseFaultError as fault:
         raise LabelFaultError(fault.reason, fault.detail, "fetch the file again") from fault
     if parsed.truncated:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import RTStructureSetStorage, SegmentationStorage
+from pydicom.uid import RTStructureSetStorage
 
 from ctpipe.dicom.classes import Assignment
 from ctpipe.dicom.classify import not_a_ct_image, sop_class
 from ctpipe.dicom.identity import Pseudonyms
+from ctpipe.dicom.label_volume import VolumeLabel, is_raster, read_label_volume
 from ctpipe.dicom.mask_series import MaskCollector, MaskSeries
-from ctpipe.dicom.nifti import NiftiLabel, is_nifti, read_nifti
 from ctpipe.dicom.parse import Parsed, looks_like_dicom
 from ctpipe.dicom.rtstruct import read_rois
+from ctpipe.dicom.segment_table import STORAGE as SEGMENTATION_STORAGE
+from ctpipe.dicom.segmentation import read_segments
 from ctpipe.dicom.sources import HEAD_BYTES, Item, iter_items
 from ctpipe.dicom.structure import LabelFaultError, Structure, parse_whole
 from ctpipe.dicom.verdict import Verdict
 from ctpipe.errors import InputError, UsageError
-from ctpipe.volume import Grid
+from ctpipe.volume import Grid, slabs_of
 from ctpipe.words import VerdictKind
 
 __all__ = ["Structure", "Structures", "label_planes", "match_structures", "read_structures"]
@@ -36,7 +39,8 @@ class Structures:
 
 
 def read_structures(paths: Iterable[str | os.PathLike[str]], pseudonyms: Pseudonyms) -> Structures:
-    """Every structure below `paths`: mask series, NIfTI label volumes, RTSTRUCT; folders, files or archives.
+    """Every structure below `paths`: mask series, NIfTI or NRRD label volumes, RTSTRUCT, DICOM SEG; folders, files or
+    archives.
 
     A broken file becomes a verdict in `refused`, never an exception. Raises NotThereError for a path that is not there.
     """
@@ -63,7 +67,8 @@ def match_structures(
 ) -> tuple[dict[str, tuple[Structure, ...]], tuple[Verdict, ...]]:
     """Which structures belong to which volume, by frame of reference where there is one, and geometry.
 
-    A structure that fits no volume, or several, is refused; a NIfTI volume on another lattice is taken by nearest voxel
+    A structure that fits no volume, or several, is refused, and so are several of one name that overlap on a volume
+    without being equal: parts of one structure lie apart. A label volume on another lattice is taken by nearest voxel
     where all it labels lies within one volume only, and a note says so. Returns ({id: structures}, refusals).
     """
     matched: dict[str, list[Structure]] = {key: [] for key in grids}
@@ -71,7 +76,7 @@ def match_structures(
     for structure in structures:
         why = {key: structure.fits(grid) for key, grid in grids.items()}
         fitting = [key for key, reason in why.items() if reason is None]
-        if not fitting and isinstance(structure, NiftiLabel):
+        if not fitting and isinstance(structure, VolumeLabel):
             fitting = [key for key, grid in grids.items() if structure.inside(grid)]
             note = "its lattice is another one than the volume's: nearest voxel taken"
             structure = replace(structure, nearest=True, notes=(*structure.notes, note))
@@ -79,6 +84,9 @@ def match_structures(
             matched[fitting[0]].append(structure)
         else:
             refused.append(_verdict(_no_tie(structure, len(fitting), sorted({r for r in why.values() if r}))))
+    for key, found in matched.items():
+        matched[key], faults = _told_apart(found, grids[key])
+        refused += [_verdict(fault) for fault in faults]
     return {key: tuple(found) for key, found in matched.items()}, _summed(refused)
 
 
@@ -105,16 +113,22 @@ def _read_item(
     """(structures of one file, regions in it that are none); mask planes go to `masks`."""
     parsed = None
     try:
-        data = _bytes_of(item)
-        if data is None:
-            return read_nifti(item), []
-        parsed = parse_whole(data)
-        if sop_class(parsed) in (RTStructureSetStorage, SegmentationStorage):
-            return _read_regions(item, data, parsed, pseudonyms)
-        other = not_a_ct_image(parsed)
-        if other is not None and other.reason != "secondary-capture":
-            raise LabelFaultError(other.reason, other.detail, other.cure or "none needed", other.kind)
-        masks.add(item, parsed)
+        file = _opened(item)
+        if file is None:
+            return read_label_volume(item), []
+        with file:
+            parsed = parse_whole(file)
+            kind = sop_class(parsed)
+            if kind in SEGMENTATION_STORAGE:
+                return read_segments(item, parsed, pseudonyms), []
+            if kind == RTStructureSetStorage:
+                file.seek(0)
+                rois = read_rois(item, file.read(), pseudonyms)
+                return [r for r in rois if isinstance(r, Structure)], [r for r in rois if not isinstance(r, Structure)]
+            other = not_a_ct_image(parsed)
+            if other is not None and other.reason != "secondary-capture":
+                raise LabelFaultError(other.reason, other.detail, other.cure or "none needed", other.kind)
+            masks.add(item, parsed)
     except InputError as error:
         masks.taint(item)
         raise LabelFaultError("unreadable", error.problem, error.cure) from error
@@ -126,42 +140,64 @@ def _read_item(
     return [], []
 
 
-def _bytes_of(item: Item) -> bytes | None:
-    """All bytes of a DICOM file, None for a NIfTI file. Raises LabelFaultError for anything else, InputError."""
+def _opened(item: Item) -> BinaryIO | None:
+    """A DICOM file, open; None for a NIfTI or NRRD file. Raises LabelFaultError for all else, InputError."""
     if item.fault is not None:
         raise LabelFaultError(item.fault.reason, item.fault.detail, item.fault.cure, item.fault.kind)
-    # a member is unpacked from its start for each read, so that its head costs as much as the whole
-    data = item.read() if item.locator.members else None
-    head = item.head() if data is None else data[:HEAD_BYTES]
+    file = item.locator.open()
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    if looks_like_dicom(head):
+        return file
+    file.close()
     if not head:
         raise LabelFaultError("empty-file", "an empty file among labels", "fetch it again", VerdictKind.SET_ASIDE)
-    if is_nifti(head):
+    if is_raster(head):
         return None
-    if not looks_like_dicom(head):
-        problem = "a file that is neither DICOM nor NIfTI"
-        raise LabelFaultError("not-dicom", problem, "none needed", VerdictKind.SET_ASIDE)
-    return item.read() if data is None else data
+    problem = "a file that is neither DICOM nor NIfTI or NRRD"
+    raise LabelFaultError("not-dicom", problem, "none needed", VerdictKind.SET_ASIDE)
 
 
 def _may_be_mask_plane(parsed: Parsed | None, item: Item) -> bool:
     if parsed is None:
-        return not is_nifti(item.head()) if item.fault is None else True
-    return sop_class(parsed) not in (RTStructureSetStorage, SegmentationStorage)
+        return not is_raster(item.head()) if item.fault is None else True
+    return sop_class(parsed) not in {RTStructureSetStorage, *SEGMENTATION_STORAGE}
 
 
-def _read_regions(
-    item: Item, data: bytes, parsed: Parsed, pseudonyms: Pseudonyms
-) -> tuple[Sequence[Structure], Sequence[LabelFaultError]]:
-    """As _read_item, for an RTSTRUCT; a DICOM SEG is refused."""
-    if sop_class(parsed) == SegmentationStorage:
-        raise LabelFaultError("not-labels", "a DICOM SEG, which is not read yet", "give NIfTI, RTSTRUCT or mask series")
-    rois = read_rois(item, data, pseudonyms)
-    return [r for r in rois if isinstance(r, Structure)], [r for r in rois if isinstance(r, LabelFaultError)]
+def _told_apart(structures: list[Structure], grid: Grid) -> tuple[list[Structure], list[LabelFaultError]]:
+    """(structures of one volume, faults): of equal ones of a name the first; none where they contradict each other."""
+    by_name: dict[str, dict[str, Structure]] = {}
+    for structure in structures:
+        by_name.setdefault(structure.name.casefold(), {}).setdefault(structure.digest, structure)
+    kept: list[Structure] = []
+    faults = []
+    for group in (list(by_digest.values()) for by_digest in by_name.values()):
+        how = _compared(group, grid) if len(group) > 1 else "apart"
+        kept += group if how == "apart" else group[: how == "equal"]
+        if how == "contrary":
+            problem = f"{len(group)} structures of one name overlap and differ ({group[0].kind})"
+            faults += [LabelFaultError("ambiguous", problem, "give the one that is right")] * len(group)
+    return kept, faults
+
+
+def _compared(group: list[Structure], grid: Grid) -> Literal["apart", "equal", "contrary"]:
+    """Whether no voxel is in two of the structures, or all hold the same voxels; kept as bits, an eighth of a byte."""
+    slabs = slabs_of(grid.shape.z)
+    first = union = [np.packbits(group[0].planes(grid, slab.start, slab.stop)) for slab in slabs]
+    equal = apart = True
+    for structure in group[1:]:
+        bits = [np.packbits(structure.planes(grid, slab.start, slab.stop)) for slab in slabs]
+        equal = equal and all(np.array_equal(a, b) for a, b in zip(first, bits, strict=True))
+        apart = apart and not any((a & b).any() for a, b in zip(union, bits, strict=True))
+        if not (equal or apart):
+            return "contrary"
+        union = [a | b for a, b in zip(union, bits, strict=True)]
+    return "equal" if equal else "apart"
 
 
 def _no_tie(structure: Structure, n_fitting: int, reasons: list[str]) -> LabelFaultError:
-    # names of regions are text of a DICOM file; those of folders and NIfTI files are the user's own
-    name = structure.origin if structure.kind == "rtstruct" else f"structure {structure.name!r}"
+    # names of folders and files are the user's own; those of regions and segments are text of a file
+    name = f"structure {structure.name!r}" if structure.kind in ("mask-series", "nifti") else structure.origin
     if n_fitting:
         return LabelFaultError(
             "ambiguous", f"{name} fits {n_fitting} volumes alike", "ingest one patient at a time with its labels"

@@ -42,9 +42,10 @@ CURES: dict[str, str] = {
     "bad-number": _EXPORT,
     "duplicate-position": "export each acquisition or phase as a series of its own",
     "too-few-slices": "give the whole series; at least 3 slices are needed to see that none is missing",
-    "gap": "fetch the missing slices",
-    "uneven-spacing": "export the parts of even spacing as series of their own",
-    "gantry-tilt": "export the series with the tilt corrected by the scanner",
+    "gap": "fetch the missing slices, or take the series as it is with --on-gap keep-positions "
+    "(uneven: it takes no labels, and distances along z are not exact)",
+    "uneven-spacing": "take the parts of even spacing with --on-step-change split, or all with --on-gap keep-positions",
+    "gantry-tilt": "take it with --on-tilt resample (or keep), or export it with the tilt corrected by the scanner",
     "in-plane-shift": _EXPORT,
     "orientation-varies": "export the planes of each orientation as a series of their own",
     "duplicate-file": "none needed; identical copies are read once",

@@ -70,9 +70,13 @@ def near_mask(labels: Labels, grid: Grid, start: int, stop: int, margin_mm: floa
 
     The same whatever the slab cut: planes within the margin are read as well.
     """
-    halo = int(np.ceil(margin_mm / grid.spacing_mm[0]))
+    # On a sheared grid a distance along the axes is not one in the patient: reach far enough for the worst direction.
+    axes = grid.directions
+    narrowest = float(np.linalg.eigvalsh(axes.T @ axes)[0])
+    reach = margin_mm if narrowest > 1 - 1e-6 else margin_mm / np.sqrt(narrowest)
+    halo = int(np.ceil(reach / grid.spacing_mm[0]))
     low, high = max(0, start - halo), min(grid.shape.z, stop + halo)
     mask = labels.read_planes(low, high) > 0
     if margin_mm > 0 and mask.any():
-        mask = ndimage.distance_transform_edt(~mask, sampling=grid.spacing_mm) <= margin_mm
+        mask = ndimage.distance_transform_edt(~mask, sampling=grid.spacing_mm) <= reach
     return mask[start - low : stop - low]

@@ -39,7 +39,8 @@ class IngestReport:
     """What became of everything that was given.
 
     volumes: committed ones; others: verdicts of all that is no committed volume; labels and label_faults: what was
-    given as labels; unused: structures that no class takes.
+    given as labels; unused: structures that no class takes; opened: source files that were read, the others were as
+    the index knew them.
     """
 
     store: str
@@ -48,6 +49,7 @@ class IngestReport:
     labels: tuple[TakenLabels, ...] = ()
     label_faults: tuple[Verdict, ...] = ()
     unused: tuple[str, ...] = ()
+    opened: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -61,6 +63,19 @@ class IngestReport:
         labels = [taken.as_json() for taken in self.labels] + [fault.as_json() for fault in self.label_faults]
         return {"volumes": volumes, "summary": summary(volumes), "labels": labels,
                 "unused_structures": list(self.unused)}  # fmt: skip
+
+
+    def verdict_rows(self) -> list[dict[str, Any]]:
+        """A row per verdict, as verdicts.parquet keeps them."""
+        found = [(taken.verdict, taken.id) for taken in self.volumes] + [(verdict, None) for verdict in self.others]
+        return [_row(verdict, volume) for verdict, volume in found]
+
+
+def _row(verdict: Verdict, volume: str | None) -> dict[str, Any]:
+    told = verdict.as_json()
+    planes, rows, columns = told["shape"] or (None, None, None)
+    kept = {key: told[key] for key in ("series", "verdict", "reason", "detail", "cure", "files")}
+    return {**kept, "id": volume, "planes": planes, "rows": rows, "columns": columns}
 
 
 def summary(volumes: list[dict[str, Any]]) -> dict[str, int]:

@@ -13,6 +13,7 @@ MARKER = "ctpipe.json"
 SUFFIX = ".ome.zarr"
 PARTIAL = ".partial"  # what a killed writer leaves; never read, swept by gc
 COMMIT = "zarr.json"  # of a group: written last
+INDEX = "index.sqlite"  # of source files; a cache, never needed
 LABELS, PLANES, LEASES, RUNS, REVIEWS = "labels", "planes", "leases", "runs", "reviews"
 
 # Inner chunk of every shard, voxels (z, y, x): axial, coronal and sagittal planes all stay cheap to read.

@@ -69,6 +69,7 @@ class Lease:
         self._claim: _Claim | None = None
         self._stop = threading.Event()
         self._beating: threading.Thread | None = None
+        self._together: tuple[Lease, ...] = ()  # leases without which this one is worth nothing
 
     def __enter__(self) -> Self:
         self._acquire()
@@ -96,12 +97,23 @@ class Lease:
     def held(self) -> Iterator[None]:
         """Nobody can take the lease over within this block: for the one write that commits."""
         with _locked(self._path.parent):
-            if not self._is_ours():
-                raise StoreBusyError(
-                    f"the lease on {self.target} was lost (fencing number {self.fencing}): another writer took over",
-                    "let that writer end; what it commits has the same bytes",
-                )
+            for lease in (self, *self._together):
+                if not lease._is_ours():
+                    raise StoreBusyError(
+                        f"the lease on {lease.target} was lost (fencing number {lease.fencing}): another writer took "
+                        "over",
+                        "let that writer end, then run the same line again: what was done is reused",
+                    )
             yield
+
+    @contextmanager
+    def together(self, other: Lease) -> Iterator[None]:
+        """Within this block `held` asks for `other` too: a commit then needs both, checked under the one file lock."""
+        before, self._together = self._together, (*self._together, other)
+        try:
+            yield
+        finally:
+            self._together = before
 
     def is_dead(self) -> bool:
         """Whether nobody writes this target; watches up to `expiry_s` where only the counter can tell."""
@@ -186,10 +198,14 @@ def _read(path: Path) -> _Claim | None:
     if data is None:
         return None
     try:
-        return _Claim(**json.loads(data))
-    except (ValueError, TypeError):
+        claim = _Claim(**json.loads(data))
+    except (ValueError, TypeError, RecursionError):
+        claim = None
+    kinds = [type(value) for value in asdict(claim).values()] if claim else []
+    if claim is None or kinds != [str, int, int, str, int, int] or not 0 < claim.pid < 1 << 31:
         # rotten: nobody's, so that only a counter that stands still frees it
         return _Claim("", 0, len(data), "", 0, 0)
+    return claim
 
 
 def _owner(claim: _Claim) -> _Owner:

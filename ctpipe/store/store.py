@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ctpipe.errors import NotThereError, StoreFaultError, UsageError
-from ctpipe.store import commit, files, leases, runs
+from ctpipe.store import commit, files, leases, runs, verdicts
 from ctpipe.store.labels import index_bytes, labels_lock, write_index
-from ctpipe.store.layout import COMMIT, FORMAT, LABELS, MARKER, PARTIAL, SUFFIX, volume_target
+from ctpipe.store.layout import COMMIT, FORMAT, INDEX, LABELS, MARKER, PARTIAL, SUFFIX, volume_target
 from ctpipe.store.metadata import LabelsMeta, VolumeMeta
 from ctpipe.store.series import Series, one_of, read_series
 from ctpipe.store.writer import GroupWriter
 from ctpipe.volume import Grid
+
+_CONTENT_LEASE = "content.json"  # no lease of a target is named so: those have a "-" in them
+_CONTENT_WAIT_S = 120.0  # committing a volume takes milliseconds; a queue of writers waits its turn
 
 
 class Store(Mapping[str, Series]):
@@ -70,16 +74,40 @@ class Store(Mapping[str, Series]):
             )
         return GroupWriter(self.root, series.id, meta)
 
+    @contextmanager
+    def content_lock(self, lease: leases.Lease) -> Iterator[None]:
+        """From `find_content` to the commit: of two writers of equal voxels, the second finds what the first commits.
+
+        lease: the one that the commit is made under; within this block it counts only together with the lock, so a
+        writer that slept while another took the lock over is told instead of committing a twin.
+        """
+        self._needs_append()
+        list(self._readable())  # kept from here on, so that the lock is held for milliseconds
+        lock = leases.Lease(self.root, "the content of the store", wait_s=_CONTENT_WAIT_S, name=_CONTENT_LEASE)
+        with lock, lease.together(lock):
+            yield
+
     def find_content(self, content: str, grid: Grid) -> str | None:
         """Id of a committed volume with the same voxels at the same place in the patient, under whatever names."""
-        for series_id in self:
-            try:
-                series = self._series(series_id)
-            except StoreFaultError:  # rotten: equal to nothing; verify names it
-                continue
-            if series is not None and series.content == content and series.grid.same_lattice(grid):
-                return series_id
+        for series in self._readable():
+            # of uneven planes the grid does not say where they stand
+            if (
+                series.content == content
+                and series.grid.same_lattice(grid)
+                and not series.attributes.get("uneven_planes")
+            ):
+                return series.id
         return None
+
+    @property
+    def index_file(self) -> Path:
+        """Where ingest keeps what it knows of source files, so that it need not open them again; a cache."""
+        return self.root / INDEX
+
+    def write_verdicts(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Keep what became of everything that one ingest was given, in verdicts.parquet."""
+        self._needs_append()
+        verdicts.write_verdicts(self.root, rows)
 
     def write_run(self, run_key: str, record: dict[str, Any]) -> None:
         """Write the record of a run (JSON-plain; may hold times and hosts)."""
@@ -93,6 +121,15 @@ class Store(Mapping[str, Series]):
     def runs(self) -> dict[str, dict[str, Any]]:
         """Records of all runs by key."""
         return {key: runs.read_run(self.root, key) for key in runs.run_keys(self.root)}
+
+    def _readable(self) -> Iterator[Series]:
+        for series_id in self:
+            try:
+                series = self._series(series_id)
+            except StoreFaultError:  # rotten: equal to nothing; verify names it
+                continue
+            if series is not None:
+                yield series
 
     def _series(self, series_id: str) -> Series | None:
         """A committed volume; its metadata are read again only when the file changed."""

@@ -15,6 +15,8 @@ from ctpipe.words import ZYX
 
 # Within this of a patient axis a direction counts as anatomical; DICOM cosines are trusted to 1e-4 (PS3.3 C.7.6.2.1.1).
 ANATOMICAL_TOLERANCE = 1e-4
+# Cosines between axes below this are rounding: the grid is rectangular.
+RECTANGULAR = 1e-9
 # Affines are compared, and enter grid_id, rounded to this many mm.
 AFFINE_STEP_MM = 1e-6
 
@@ -109,7 +111,9 @@ class Grid:
 
         With positive scales this is what OME-NGFF 0.5 can say of any rectangular grid; the whole truth is the affine.
         """
-        z, y, x = self.directions.T @ self.affine[:3, 3]
+        axes = self.directions
+        sheared = np.abs(axes.T @ axes - np.eye(3)).max() > RECTANGULAR
+        z, y, x = np.linalg.solve(axes, self.affine[:3, 3]) if sheared else axes.T @ self.affine[:3, 3]
         return float(z), float(y), float(x)
 
     def to_lps(self, indexes: ArrayLike) -> NDArray[np.float64]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
 
 from ctpipe.dicom import Pseudonyms, VolumeSource, check
 from ctpipe.volume import Grid
@@ -66,3 +68,16 @@ def only_volume(path: Path) -> VolumeSource:
     sources = [v.source for v in check(path, KEY) if v.source is not None]
     assert len(sources) == 1
     return sources[0]
+
+
+def ct_by_simpleitk(archive: Path, folder: Path) -> tuple[Grid, np.ndarray]:
+    """(grid, HU) of the CT in a zip, read by a second reader, in order of position."""
+    with zipfile.ZipFile(archive) as source:
+        source.extractall(folder)
+    paths = [str(path) for path in folder.rglob("*") if path.is_file()]
+    images = sorted((sitk.ReadImage(path) for path in paths), key=lambda image: image.GetOrigin()[2])
+    first, last = images[0], images[-1]
+    step = (last.GetOrigin()[2] - first.GetOrigin()[2]) / (len(images) - 1)
+    spacing = (step, first.GetSpacing()[1], first.GetSpacing()[0])
+    on = grid((len(images), *first.GetSize()[1::-1]), spacing, origin=first.GetOrigin())
+    return on, np.concatenate([sitk.GetArrayFromImage(image) for image in images])

@@ -78,6 +78,14 @@ def test_digits_that_were_never_written_excuse_rounding_but_no_gap():
     assert reasons(np.delete(heights, 11), unit=0.1) == ["gap"]
 
 
+def test_positions_without_decimals_excuse_a_fifth_of_the_spacing_and_no_more():
+    heights = np.arange(24) * 1.5
+    heights[9] += 0.29
+    assert reasons(heights, unit=1.0) == []
+    heights[9] += 0.02
+    assert reasons(heights, unit=1.0) == ["uneven-spacing"]
+
+
 def test_clusters_depend_on_the_values_only():
     values = [(0.0,), (1.0,), (0.00005,), (1.0001,)]
     assert cluster(values, 1e-4) == [0, 1, 0, 1]

@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labels_made import KEY, SHAPE, TURNED, grid, lopsided, save_nifti, write_nifti
+from labels_made import KEY, SHAPE, TURNED, ct_by_simpleitk, grid, lopsided, save_nifti, write_nifti
 
 from ctpipe.dicom import ClassTable, label_planes, match_structures, read_structures
 from ctpipe.errors import InputError
@@ -141,13 +141,22 @@ def test_scaled_values_are_named_by_what_they_mean(tmp_path):
         lambda a: a.astype(np.int16) - 1024,
         lambda a: np.arange(a.size, dtype=np.int16).reshape(a.shape).repeat(2, 0),
         lambda a: np.where(a, 1, 2).astype(np.uint8),
-        lambda a: np.stack([a, a], -1),
-        lambda a: a.astype(np.complex64),
     ],
 )
 def test_an_image_is_no_label_volume(tmp_path, spoil):
     array = spoil(lopsided(value=1))
     assert refusal(save_nifti(tmp_path / "a.nii", array, np.eye(4))) == "not-labels"
+
+
+def test_several_volumes_in_one_file_colours_and_metres_are_refused_by_name(tmp_path):
+    array = lopsided()
+    assert refusal(save_nifti(tmp_path / "two.nii", np.stack([array, array], -1), np.eye(4))) == "frames"
+    assert refusal(save_nifti(tmp_path / "c.nii", array.astype(np.complex64), np.eye(4))) == "unsupported-pixels"
+    path = save_nifti(tmp_path / "metres.nii", array, np.eye(4))
+    data = bytearray(path.read_bytes())
+    data[123] = 1
+    path.write_bytes(data)
+    assert refusal(path) == "bad-pixel-spacing"
 
 
 def test_orientation_is_never_guessed(tmp_path):
@@ -245,27 +254,14 @@ def test_a_file_that_changed_is_an_input_error(tmp_path):
     copy = shutil.copy(path, tmp_path / "b.nii")
     label = pickle.loads(pickle.dumps(only(Path(copy))))
     write_nifti(Path(copy), 1 - lopsided(), grid())
-    from ctpipe.dicom import nifti
+    from ctpipe.dicom import label_volume
 
-    nifti._voxels.cache_clear()  # as in a worker process that reads it for the first time
+    label_volume._layers.cache_clear()  # as in a worker process that reads it for the first time
     with pytest.raises(InputError, match="changed"):
         label.planes(grid(), 0, 6)
     Path(copy).unlink()
     with pytest.raises(InputError):
         label.planes(grid(), 0, 6)
-
-
-def ct_by_simpleitk(archive, folder):
-    """(grid, HU) of the CT in a zip, read by a second reader, in order of position."""
-    with zipfile.ZipFile(archive) as source:
-        source.extractall(folder)
-    paths = [str(path) for path in folder.rglob("*") if path.is_file()]
-    images = sorted((sitk.ReadImage(path) for path in paths), key=lambda image: image.GetOrigin()[2])
-    first, last = images[0], images[-1]
-    step = (last.GetOrigin()[2] - first.GetOrigin()[2]) / (len(images) - 1)
-    spacing = (step, first.GetSpacing()[1], first.GetSpacing()[0])
-    on = grid((len(images), *first.GetSize()[1::-1]), spacing, origin=first.GetOrigin())
-    return on, np.concatenate([sitk.GetArrayFromImage(image) for image in images])
 
 
 @pytest.mark.real

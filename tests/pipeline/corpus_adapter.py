@@ -14,9 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from ctpipe import pipeline  # noqa: F401  loaded once here, not in every forked child
 from ctpipe.cli import main
+from ctpipe.dicom import write_ct_series
 from ctpipe.store import open_store
+from ctpipe.volume import Grid
+
+
+def load_everything() -> None:
+    """One ingest before the first fork, so that not every child imports zarr, pandas and the rest anew."""
+    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
+        folder = Path(name)
+        grid = Grid.from_affine((3, 8, 8), np.diag([2.0, 1.0, 1.0, 1.0]))
+        write_ct_series(folder / "in", np.zeros((3, 8, 8), np.int16), grid, patient="W", study_key="w")
+        with contextlib.redirect_stderr(io.StringIO()):
+            main(["ingest", str(folder / "in"), "--store", str(folder / "S"), "--json"])
+        series = next(iter(open_store(folder / "S").values()))
+        series.read_planes(0, 3)
+        series.planes.to_csv()
+
+
+load_everything()
 
 
 def adapter(entry: Path) -> list[tuple[Any, ...]]:
