@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install display demo test test-all lint bench corpus docs clean
+.PHONY: install display servers demo test test-all lint bench corpus docs clean
 
 install: $(READY)
 
@@ -18,6 +18,10 @@ $(READY): pyproject.toml constraints.txt
 display:
 	@sh deploy/install-display.sh
 
+# a PACS for the tests (Debian package orthanc); skipped with a word where it cannot be installed
+servers:
+	@sh deploy/install-servers.sh
+
 demo: $(READY)
 	$(BIN)/ctpipe demo demo
 
@@ -27,10 +31,10 @@ lint: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-test: $(READY) display lint
+test: $(READY) display servers lint
 	sh deploy/with-display.sh $(BIN)/python -m pytest -m 'not slow'
 
-test-all: $(READY) display lint
+test-all: $(READY) display servers lint
 	sh deploy/with-display.sh $(BIN)/python -m pytest
 
 bench: $(READY)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -19,7 +21,7 @@ import dask
 from distributed import Client, LocalCluster, as_completed
 from distributed.scheduler import KilledWorker
 
-from ctpipe.errors import RunError, UsageError
+from ctpipe.errors import CtpipeError, RunError, UsageError
 
 Progress = Callable[[str, int, int], None] | None  # (stage, done, total)
 Task = TypeVar("Task")
@@ -93,14 +95,24 @@ def _refuse_open_address(address: str) -> None:
 class _Call:
     """A task as one opaque thing: Dask would walk through every field of an argument in search of futures.
 
-    What a failed task was given must not show: Dask logs the call, and a path may name a patient.
+    What a failed task was given must not show: Dask logs the call, and a path may name a patient. Dask logs what a task
+    raises as well: an unforeseen error leaves the worker as its kind and place, since its text may quote a file.
     """
 
     function: Callable[[Any], Any]
     task: Any = field(repr=False)
 
     def __call__(self) -> Any:
-        return self.function(self.task)
+        try:
+            return self.function(self.task)
+        except (CtpipeError, MemoryError):
+            raise
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+            bug = RunError(f"a task failed with {type(error).__name__} ({where}), which is a bug in ctpipe",
+                           "report this line; what is finished is kept")  # fmt: skip
+        raise bug  # out here it has no __cause__ and no __context__
 
 
 def run_tasks(

@@ -8,15 +8,15 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.states import State
 
-from flows.parameters import AbsolutePath, Classes
+from flows.parameters import AbsolutePath, Classes, Source
 from flows.stage import outcome, run_stage
 
 
 @flow(name="ingest")
 def ingest(
-    source: AbsolutePath | list[AbsolutePath],
+    source: Source | list[Source],
     store: AbsolutePath,
-    labels: list[AbsolutePath] | None = None,
+    labels: list[Source] | None = None,
     classes: Classes | None = None,
     on_gap: Literal["reject", "keep-positions"] = "reject",
     on_tilt: Literal["reject", "resample", "keep"] = "reject",

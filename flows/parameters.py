@@ -16,7 +16,18 @@ PATIENT = r"^p-[0-9a-f]{4,16}$"
 RECIPE = r"^([A-Za-z0-9_-]+|(/|[A-Za-z]:[\\/]).+\.toml)$"
 CLASSES = r"^([^/\\]+=[0-9]+(:[^/\\]+)?|(/|[A-Za-z]:[\\/]).+\.toml)$"
 
-AbsolutePath = Annotated[str, Field(pattern=ABSOLUTE_PATH, description="absolute path")]
+# of a URL's query, what names a patient (rather than a study or series): it would stay in Prefect's database
+NAMES_A_PATIENT = r"[?&](Patient(ID|Name)|AccessionNumber|ReferringPhysicianName|StudyDescription)="
+
+AbsolutePath = Annotated[str, Field(pattern=ABSOLUTE_PATH, description="absolute path, or URL")]
+Source = Annotated[
+    str,
+    Field(
+        pattern=ABSOLUTE_PATH,
+        json_schema_extra={"not": {"pattern": NAMES_A_PATIENT}},
+        description="absolute path, or URL of a DICOMweb server or PACS that asks by UID or date",
+    ),
+]
 Digest = Annotated[str, Field(pattern=DIGEST, description="series id or run key as `ctpipe ls` shows it, or its start")]
 Patient = Annotated[str, Field(pattern=PATIENT, description="patient as `ctpipe ls` shows it (p-…), never a PatientID")]
 RecipeName = Annotated[str, Field(pattern=RECIPE, description="name of a recipe, or absolute path of its TOML file")]

@@ -40,7 +40,8 @@ def ingest(args: argparse.Namespace) -> int:
 
     with progress_lines() as progress, _client(args.cluster) as client:
         report = pipeline.ingest(args.paths, args.store, labels=args.labels, classes=args.classes,
-                                 **_chosen(args), keep_uids=args.keep_uids, client=client, progress=progress)  # fmt: skip
+                                 keep_uids=args.keep_uids, client=client, progress=progress,
+                                 **_chosen(args))  # fmt: skip
     document = report.as_json()
     if args.json:
         print_json(document)
@@ -55,6 +56,38 @@ def ingest(args: argparse.Namespace) -> int:
 def _chosen(args: argparse.Namespace) -> dict[str, str]:
     """What to do with series that are not plainly right."""
     return {"on_gap": args.on_gap, "on_tilt": args.on_tilt, "on_step_change": args.on_step_change}
+
+
+def listen(args: argparse.Namespace) -> int:
+    """Ingest what is sent to us, series by series, until interrupted."""
+    from pathlib import Path
+
+    from ctpipe import dicom, pipeline
+    from ctpipe.errors import InputError
+    from ctpipe.store import open_store
+
+    store = open_store(args.store, mode="a")
+
+    def take(folders: list[Path]) -> None:
+        report = pipeline.ingest(folders, store)
+        document = report.as_json()
+        _print_verdicts(document["volumes"], document["summary"])
+        sys.stdout.flush()
+        if document["summary"]["reject"]:
+            raise InputError(f"{document['summary']['reject']} volume(s) rejected", "see the reasons above")
+
+    dicom.listen(args.spool or _spool_of(store.root), take, args.host, args.port, args.aet, args.calling,
+                 args.quiet_for, args.once, lambda line: print(f"ctpipe: {line}", file=sys.stderr))  # fmt: skip
+    return 0
+
+
+def _spool_of(store: Any) -> Any:
+    """A folder of the user's own for what is received for a store; never beside the data."""
+    from hashlib import sha256
+
+    from platformdirs import user_state_path
+
+    return user_state_path("ctpipe") / "spool" / sha256(os.path.realpath(store).encode()).hexdigest()[:16]
 
 
 def _print_verdicts(volumes: list[dict[str, Any]], summary: dict[str, int]) -> None:

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:  # a bug: say so in one line, keep the traceback for a report
-        where = _save_traceback()
+        where = _save_traceback(error)
         print(f"ctpipe: a bug: {type(error).__name__}; cure: report it with {where}", file=sys.stderr)
         return 1
 
@@ -52,9 +52,16 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _save_traceback() -> Path:
-    """The traceback in a new private file; it holds code lines and may hold paths, so it is not printed."""
+def _save_traceback(error: BaseException) -> Path:
+    """Where an unforeseen error came from, in a new private file: kinds and lines of code, no texts.
+
+    The text of such an error may quote a file, and the report is made to be sent to someone (RELIABILITY P3).
+    """
     handle, name = tempfile.mkstemp(prefix="ctpipe-bug-", suffix=".txt", text=True)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        traceback.print_exc(file=file)
+        at: BaseException | None = error
+        while at is not None:
+            file.write(f"{type(at).__name__} (its text is left out: it may hold text from a file)\n")
+            file.writelines(traceback.format_list(traceback.extract_tb(at.__traceback__)))
+            at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
     return Path(name)

@@ -13,8 +13,8 @@ from ctpipe import __version__
 from ctpipe.cli import commands
 
 Run = Callable[[argparse.Namespace], int]
-VERBS = ("check", "ingest", "ls", "train", "infer", "evaluate", "review", "demo", "verify", "gc", "rm", "models",
-         "doctor", "deploy")  # fmt: skip
+VERBS = ("check", "ingest", "listen", "ls", "train", "infer", "evaluate", "review", "demo", "verify", "gc", "rm",
+         "models", "doctor", "deploy")  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,8 +51,8 @@ def _parser() -> _Parser:
     )
     parser.add_argument("--version", action="version", version=f"ctpipe {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_check, _ingest, _ls, _train, _infer, _evaluate, _review, _demo, _verify, _gc, _rm, _models, _doctor,
-                _deploy):  # fmt: skip
+    for add in (_check, _ingest, _listen, _ls, _train, _infer, _evaluate, _review, _demo, _verify, _gc, _rm, _models,
+                _doctor, _deploy):  # fmt: skip
         add(verbs)
     return parser
 
@@ -99,7 +99,8 @@ def _check(verbs: Any) -> None:
 ctpipe check /data/ct                 folders at any depth, files, .zip and .tar archives
 ctpipe check study.zip --json         reasons and cures for a script
 """)  # fmt: skip
-    verb.add_argument("paths", metavar="DICOM", nargs="+", help="folders, files or archives")
+    verb.add_argument("paths", metavar="DICOM", nargs="+",
+                      help="folders, files, archives, or URLs of a bucket, a DICOMweb server or a PACS")  # fmt: skip
     _options(verb)
     _cluster(verb)
     _json(verb)
@@ -112,19 +113,45 @@ ctpipe ingest /data/ct --store S
 ctpipe ingest PATIENT_DICOM.zip --store S --labels MASKS_DICOM.zip --classes liver=1,livertumor=2
 ctpipe ingest CT.zip --store S --labels CT_mask.nii.gz --classes lesion=1:CT_mask
 ctpipe ingest CT.zip --store S --labels RS.zip --classes FILE.toml
+ctpipe ingest 'dicomweb+https://pacs.example.org/dicom-web/studies/1.2.3' --store S
+ctpipe ingest s3://bucket/ct --store S --on-tilt resample
+ctpipe ingest 'pacs://ORTHANC@pacs.example.org:4242?StudyInstanceUID=1.2.3' --store S
 
 CLASSES is NAME=LABEL[:STRUCTURE[+STRUCTURE...]],...; a name takes the structure of that name, also followed by digits
 (livertumor takes livertumor01). Where masks overlap, the class later in the list wins.
 """)  # fmt: skip
-    verb.add_argument("paths", metavar="DICOM", nargs="+", help="folders, files or archives; DICOM is found by content")
+    verb.add_argument("paths", metavar="DICOM", nargs="+",
+                      help="folders, files, archives, or URLs of a bucket, a DICOMweb server or a PACS; DICOM is found "
+                           "by content, a NIfTI or NRRD volume only where it is named itself")  # fmt: skip
     verb.add_argument("--store", required="CTPIPE_STORE" not in os.environ, default=os.environ.get("CTPIPE_STORE"),
                       help="the store's folder, made if it is absent (default: $CTPIPE_STORE)")  # fmt: skip
-    verb.add_argument("--labels", nargs="+", metavar="PATH", help="mask series, NIfTI label volumes or RTSTRUCTs")
+    verb.add_argument("--labels", nargs="+", metavar="PATH",
+                      help="mask series, NIfTI or NRRD label volumes, DICOM SEG or RTSTRUCT")  # fmt: skip
     verb.add_argument("--classes", help="which structure becomes which label: a list, or a .toml file")
     _options(verb)
     verb.add_argument("--keep-uids", action="store_true", help="keep DICOM UIDs instead of pseudonyms")
     _cluster(verb)
     _json(verb)
+
+
+def _listen(verbs: Any) -> None:
+    verb = _verb(verbs, "listen", "receive CT that scanners and archives send (C-STORE), and ingest it",
+                 commands.listen, """
+ctpipe listen --store S                                             this machine only
+ctpipe listen --store S --host 192.0.2.7 --from SCANNER1 ORTHANC    those AE titles, on that address
+""")  # fmt: skip
+    verb.add_argument("--store", required="CTPIPE_STORE" not in os.environ, default=os.environ.get("CTPIPE_STORE"),
+                      help="the store's folder, made if it is absent (default: $CTPIPE_STORE)")  # fmt: skip
+    verb.add_argument("--host", default="127.0.0.1", help="our address to listen on (default: 127.0.0.1)")
+    verb.add_argument("--port", type=int, default=11112, help="default: 11112")
+    verb.add_argument("--aet", default="CTPIPE", metavar="TITLE", help="our AE title (default: CTPIPE)")
+    verb.add_argument("--from", dest="calling", nargs="+", default=[], metavar="TITLE",
+                      help="AE titles that may send; needed with --host")  # fmt: skip
+    verb.add_argument("--quiet-for", type=float, default=30.0, metavar="SECONDS",
+                      help="a series is whole when nothing came for so long (default: 30)")  # fmt: skip
+    verb.add_argument("--spool", metavar="DIR",
+                      help="private folder for what comes in (default: one of the user's own)")  # fmt: skip
+    verb.add_argument("--once", action="store_true", help="end when something came and all of it was taken")
 
 
 def _ls(verbs: Any) -> None:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from ctpipe.dicom.arrange import Options
     from ctpipe.dicom.checking import Examination, check
     from ctpipe.dicom.classes import Assignment, ClassTable
+    from ctpipe.dicom.fetched import fetch, is_network
     from ctpipe.dicom.identity import Pseudonyms, load_pseudonyms
     from ctpipe.dicom.judging import with_padding
+    from ctpipe.dicom.listener import listen
     from ctpipe.dicom.sources import Fault, Item, Locator, iter_items, walk
     from ctpipe.dicom.structure import Structure
     from ctpipe.dicom.structures import Structures, label_planes, match_structures, read_structures
@@ -36,8 +38,11 @@ _HOMES = {
     "Verdict": "verdict",
     "VolumeSource": "volumes",
     "check": "checking",
+    "fetch": "fetched",
+    "is_network": "fetched",
     "iter_items": "sources",
     "label_planes": "structures",
+    "listen": "listener",
     "load_pseudonyms": "identity",
     "match_structures": "structures",
     "part_of": "volumes",
@@ -64,7 +69,8 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Assignment", "ClassTable", "Examination", "Fault", "Item", "Locator", "Options", "PlaneSource", "Pseudonyms",
-    "Structure", "Structures", "Verdict", "VolumeSource", "check", "iter_items", "label_planes", "load_pseudonyms",
-    "match_structures", "part_of", "plane_table", "read_planes", "read_slab", "read_structures", "synthetic_uid",
-    "walk", "with_padding", "write_ct_series", "write_mask_series", "write_rtstruct",
+    "Structure", "Structures", "Verdict", "VolumeSource", "check", "fetch", "is_network", "iter_items",
+    "label_planes", "listen", "load_pseudonyms", "match_structures", "part_of", "plane_table", "read_planes",
+    "read_slab", "read_structures", "synthetic_uid", "walk", "with_padding", "write_ct_series", "write_mask_series",
+    "write_rtstruct",
 ]  # fmt: skip

@@ -18,7 +18,9 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import IO, Literal, Protocol
+from typing import IO, Literal, Protocol, cast
+
+from ctpipe.dicom.objects import is_object, open_object
 
 MIB = 1 << 20
 MAX_MEMBERS = 1_000_000
@@ -27,6 +29,7 @@ MAX_MEMBER_BYTES = 4 << 30
 RATIO_COUNTS_ABOVE = 64 * MIB
 MAX_RATIO = 200
 MAX_TOTAL_BYTES = 1 << 40
+MAX_ARCHIVE_BYTES = 64 << 30  # of one in a bucket, which is fetched whole
 IN_MEMORY_BYTES = 64 * MIB  # larger inner archives go to an unnamed temporary file
 COPY_BYTES = MIB
 OPEN_ARCHIVES = 4
@@ -224,12 +227,14 @@ class TarArchive:
 
 def _unpacked(file: IO[bytes], packed: int) -> IO[bytes] | None:
     """The tar within a gzip file, or None where something else was compressed (a NIfTI volume, say)."""
+    out: IO[bytes] | None = None
     try:
         with gzip.GzipFile(fileobj=file, mode="rb") as stream:
             start = stream.read(512)
             if archive_kind(start) != "tar":
                 return None
-            out = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 - lives as long as the archive
+            # it lives as long as the archive
+            out = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES))  # noqa: SIM115
             out.write(start)
             size = len(start)
             while block := stream.read(COPY_BYTES):
@@ -239,13 +244,15 @@ def _unpacked(file: IO[bytes], packed: int) -> IO[bytes] | None:
                     raise ArchiveFaultError("bomb", "an archive expands beyond the ratio limit: too large")
                 out.write(block)
     except (*_BROKEN, OSError):
+        if out is not None:
+            out.close()
         raise ArchiveFaultError(
             "unreadable",
             "a compressed archive that cannot be read: it is corrupt or truncated",
             "fetch the archive again",
         ) from None
     out.seek(0)
-    return out  # type: ignore[return-value]
+    return out
 
 
 def _open(file: IO[bytes], size: int) -> Archive | None:
@@ -273,14 +280,35 @@ _cache: OrderedDict[tuple, Archive] = OrderedDict()
 _cache_lock = threading.RLock()
 
 
+def _version(path: str) -> tuple[int, ...]:
+    if is_object(path):  # not asked for again and again; its planes are held against their digests
+        return ()
+    status = os.lstat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _downloaded(url: str) -> IO[bytes]:
+    """An archive in a bucket, in an unnamed temporary file: a member may stand anywhere in it."""
+    out = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 - lives as long as the archive
+    with open_object(url) as source:
+        size = 0
+        while block := bytes(source.read(COPY_BYTES)):
+            size += len(block)
+            if size > MAX_ARCHIVE_BYTES:
+                out.close()
+                raise ArchiveFaultError("bomb", "an archive in a bucket is too large: the limit is 64 GiB")
+            out.write(block)
+    out.seek(0)
+    return out
+
+
 def open_archive(path: str, members: tuple[int, ...]) -> Archive:
     """The archive at `path`, or the one that is member `members` within it; a few stay open, per process.
 
     Raises ArchiveFaultError, OSError. Returns None for a compressed file that is no archive.
     """
-    status = os.lstat(path)
     # A forked child shares its parent's file positions: it must open its own.
-    key = (os.getpid(), path, status.st_size, status.st_mtime_ns, status.st_ino, members)
+    key = (os.getpid(), path, members, *_version(path))
     with _cache_lock:
         if key in _cache:
             _cache.move_to_end(key)
@@ -290,8 +318,14 @@ def open_archive(path: str, members: tuple[int, ...]) -> Archive:
             data = outer.read(members[-1], MAX_MEMBER_BYTES + 1)
             file: IO[bytes] = io.BytesIO(data)
             archive = _open(file, len(data))
+        elif is_object(path):
+            file = _downloaded(path)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            archive = _open(file, size)
         else:
-            archive = _open(os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb"), status.st_size)
+            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+            archive = _open(file, os.fstat(file.fileno()).st_size)
         if archive is not None:
             _cache[key] = archive
             while len(_cache) > OPEN_ARCHIVES:

@@ -11,6 +11,7 @@ from ctpipe.dicom.arrange import Options
 from ctpipe.dicom.identity import Pseudonyms, load_pseudonyms
 from ctpipe.dicom.index import Index, Lot, Progress, Runner, here
 from ctpipe.dicom.judging import Judge
+from ctpipe.dicom.objects import is_object
 from ctpipe.dicom.raster import is_raster, raster_verdict
 from ctpipe.dicom.sources import Item, Locator
 from ctpipe.dicom.verdict import CURES, Verdict
@@ -52,15 +53,19 @@ class Examination:
         run: Runner = here,
         progress: Progress = None,
         kept_in: Path | None = None,
+        fleeting: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
-        """kept_in: file of the index that stays for the next call; see Index. Raises NotThereError."""
+        """kept_in: file of the index that stays for the next call, less what lies below `fleeting`; see Index.
+
+        Raises NotThereError.
+        """
         self.names, self.options, self.run, self.progress = names, options, run, progress
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         self.rasters = [item for item in map(_named_file, given) if item and is_raster(item.head())]
         rasters = {item.locator.path for item in self.rasters}
-        others = [path for path in given if os.path.realpath(path) not in rasters]
+        others = [path for path in given if is_object(path) or os.path.realpath(path) not in rasters]
         self.index = Index(names, kept_in)
-        self.index.add(others, exclude, run, progress)
+        self.index.add(others, exclude, run, progress, fleeting)
 
     def __enter__(self) -> Examination:
         return self
@@ -99,6 +104,8 @@ def _usable_pseudonyms() -> Pseudonyms:
 
 def _named_file(path: str | os.PathLike[str]) -> Item | None:
     """The file that a path names itself; None for folders, and for what is not there."""
+    if is_object(path):
+        return None
     real = os.path.realpath(path)
     if not os.path.isfile(real):
         return None

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Protocol
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydicom import uid
 

@@ -38,8 +38,8 @@ class _Session(Protocol):
 
 @contextmanager
 def fetch(
-    paths: Sequence[str | os.PathLike[str]], progress: Progress = None, faults: list[Verdict] | None = None
-) -> Iterator[list[str | os.PathLike[str]]]:
+    paths: Sequence[str | Path], progress: Progress = None, faults: list[Verdict] | None = None
+) -> Iterator[list[str | Path]]:
     """The paths, with each URL of a DICOMweb server or PACS replaced by a folder of its files; a context manager.
 
     All other paths pass unchanged. progress: called as progress("fetch", instances done, instances known of).

@@ -31,15 +31,18 @@ def to_text(plane: PlaneHeader) -> str:
 def from_text(text: str, locator: Locator, entry: int, signature: str, known_digest: str | None) -> PlaneHeader:
     """The header that `to_text` wrote, of the file at `locator`, with the digest that an earlier call worked out."""
     (frame, in_place, series, study, instance, patient, frame_of_reference, rows, columns, position, orientation,
-     pixel_spacing, form, rescale, spans, digest, keys, voi, exposure, attributes, notes, faults) = json.loads(text)  # fmt: skip
+     pixel_spacing, form, rescale, spans, digest, keys, voi, exposure, attributes, notes,
+     faults) = json.loads(text)  # fmt: skip
     return PlaneHeader(
-        locator=locator, entry=entry, signature=signature, frame=frame, in_place=in_place, series=series, study=study, instance=instance,
+        locator=locator, entry=entry, signature=signature, frame=frame, in_place=in_place, series=series, study=study,
+        instance=instance,
         patient=patient, frame_of_reference=frame_of_reference, rows=rows, columns=columns,
         position=position and Decimals(tuple(position[0]), position[1]),
         orientation=_tuple(orientation), pixel_spacing=_tuple(pixel_spacing),
         form=form and PixelFormat(*form),
         rescale=rescale and Rescale(rescale[0], rescale[1], _tuple(rescale[2])),
-        spans=tuple((at, length) for at, length in spans), digest=digest or known_digest or "", keys=keys, voi=_tuple(voi),
+        spans=tuple((at, length) for at, length in spans), digest=digest or known_digest or "",
+        keys=keys, voi=_tuple(voi),
         exposure=exposure, attributes=attributes, notes=tuple(notes),
         faults=tuple((reason, detail) for reason, detail in faults),
     )  # fmt: skip

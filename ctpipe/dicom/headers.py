@@ -43,7 +43,8 @@ class PlaneHeader:
 
     entry: number of its file in the index. position, orientation, pixel_spacing: LPS mm and cosines as written, None
     where missing or broken. faults: (reason, detail) of all that is wrong with the plane. spans: the bytes of the
-    stored pixels in the file; signature: of that file as it was read. digest, facts: what a look at those bytes told (`looked_at`), empty before.
+    stored pixels in the file; signature: of that file as it was read. digest, facts: what a look at those bytes told
+    (`looked_at`), empty before.
     """
 
     locator: Locator

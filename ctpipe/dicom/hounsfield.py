@@ -1,4 +1,4 @@
-"""Stored values of one plane -> Hounsfield units in the volume's type, exactly or not at all (corpus policy, rule 2)."""
+"""Stored values of one plane -> Hounsfield units of the volume's type, exactly or not at all (policy, rule 2)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _whole(rescale: Rescale) -> bool:
 def _by_integers(
     stored: NDArray[Any], rescale: Rescale, padded: NDArray[np.bool_] | None, out: NDArray[np.int16]
 ) -> bool:
-    """slope * stored + intercept in integers into `out`; False where the stored type or the range is not for that.
+    """Slope * stored + intercept in integers into `out`; False where the stored type or the range is not for that.
 
     The sum is taken modulo 2**16, which is the true one wherever that fits int16: so much is looked at first.
     """

@@ -89,8 +89,13 @@ class Index:
         exclude: Sequence[str | os.PathLike[str]] = (),
         run: Runner = here,
         progress: Progress = None,
+        fleeting: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
-        """Every file below `paths`, once in the life of an index. Raises NotThereError for a path that is not there."""
+        """Every file below `paths`, once in the life of an index; of those below `fleeting` nothing stays.
+
+        Raises NotThereError for a path that is not there.
+        """
+        self._fleeting = tuple(os.path.join(os.path.realpath(path), "") for path in fleeting)
         self._db.executemany("insert into found values (?, ?, ?, ?, null)", self._places(walk(paths, exclude)))
         (self.n_files,) = self._db.execute("select count(*) from found").fetchone()
         done = self._take_known(progress)
@@ -106,7 +111,8 @@ class Index:
     def _places(self, items: Iterable[Item]) -> Iterator[tuple[int, bytes, str, str | None]]:
         for place, item in enumerate(items):
             path = item.locator.path
-            yield place, os.fsencode(path), self.names.text(path), json.dumps(astuple(item.fault)) if item.fault else None
+            fault = json.dumps(astuple(item.fault)) if item.fault else None
+            yield place, os.fsencode(path), self.names.text(path), fault
 
     def _take_known(self, progress: Progress) -> int:
         """Copies the lines of the files that are as they were; how many."""
@@ -136,9 +142,12 @@ class Index:
 
     def _keep(self, seen: Seen) -> None:
         self._insert(seen.place, seen.signature, seen.entries)
-        kept, fault = self._db.execute("select kept, fault from found where place = ?", (seen.place,)).fetchone()
-        if fault is None and seen.signature:
-            self.opened += 1
+        row = self._db.execute("select path, kept, fault from found where place = ?", (seen.place,)).fetchone()
+        path, kept, fault = row
+        if fault is not None:
+            return
+        self.opened += 1
+        if seen.signature and not os.fsdecode(path).startswith(self._fleeting):
             text = json.dumps([_row(entry) for entry in seen.entries], separators=(",", ":"))
             self._db.execute("insert or replace into file values (?, ?, ?)", (kept, seen.signature, text))
             self._db.execute("delete from digest where kept = ?", (kept,))
@@ -206,7 +215,8 @@ class Index:
             "select kind, reason, detail, cure, series, count(*), group_concat(number) from "
             "(select * from lone join numbered using (entry) order by entry) "
             "where not (kind = ? and series is not null and series in (select series from plane)) "
-            "group by kind, reason, detail, cure, series, iif(kind = ? and detail = '', entry, null) order by min(entry)",
+            "group by kind, reason, detail, cure, series, iif(kind = ? and detail = '', entry, null) "
+            "order by min(entry)",
             (VerdictKind.REJECT.value, VerdictKind.REJECT.value),
         )
         for *fault, series, count, numbers in rows:

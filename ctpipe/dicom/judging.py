@@ -79,7 +79,7 @@ class Judge:
             single = drop_copies(planes, _same_voxels)
             if single.conflict:
                 faults.append(("uid-conflict", "one instance UID stands for different content (SOPInstanceUID)"))
-        homeless = [plane for plane in planes if not (plane.orientation and plane.pixel_spacing and plane.position)]
+        homeless = [plane for plane in planes if not _has_a_place(plane)]
         unreadable = any(reason in BROKEN for plane in planes for reason, _ in plane.faults)
         if faults or homeless or unreadable:
             faults += [fault for plane in planes for fault in plane.faults]
@@ -109,6 +109,11 @@ class Judge:
         reference = first.frame_of_reference or None
         found = arrange(stack, first.rows, first.columns, first.pixel_spacing, reference, self.options)
         return [_volume([ordered[i] for i in one.indices], one, single, series, self.index) for one in found]
+
+
+def _has_a_place(plane: PlaneHeader) -> bool:
+    """Whether its header says where its voxels lie; what it lacks is among its faults."""
+    return bool(plane.orientation and plane.pixel_spacing and plane.position) and plane.rows > 0 and plane.columns > 0
 
 
 def _volume(
@@ -248,7 +253,7 @@ def _plane_source(plane: PlaneHeader) -> PlaneSource:
     x, y, z = plane.position.values
     return PlaneSource(
         plane.locator, plane.spans, plane.in_place, plane.form, plane.rescale, plane.digest, (x, y, z), plane.instance,
-        plane.exposure, plane.signature,
+        plane.exposure, "" if plane.locator.is_remote else plane.signature,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from ctpipe.dicom.classify import not_a_ct_image
 from ctpipe.dicom.header_text import to_text
 from ctpipe.dicom.headers import PlaneHeader, planes_of
 from ctpipe.dicom.identity import Pseudonyms
-from ctpipe.dicom.parse import ParseFaultError, Parsed, looks_like_dicom, parse, quiet
+from ctpipe.dicom.parse import Parsed, ParseFaultError, looks_like_dicom, parse, quiet
 from ctpipe.dicom.sources import Fault, Item, expand
 from ctpipe.errors import InputError
 from ctpipe.words import VerdictKind
@@ -94,10 +94,11 @@ def _entry(item: Item, names: Pseudonyms) -> Entry:
 
 def _dicom_entry(item: Item, parsed: Parsed, names: Pseudonyms) -> Entry:
     members = item.locator.members
-    uid = elements.text(parsed.ds, "SeriesInstanceUID")
-    series = names.uid(uid) if uid else None
+    series = None
     try:
         with quiet():
+            uid = elements.text(parsed.ds, "SeriesInstanceUID")
+            series = names.uid(uid) if uid else None
             aside = not_a_ct_image(parsed)
             if aside is None:
                 return Entry(members, tuple(_lines(parsed, item, names)))

@@ -146,7 +146,11 @@ def parse(source: BinaryIO | bytes) -> Parsed:
                 view.file.seek(0)
                 ds = read_dataset(view.file, False, True, stop_when=_at_pixels)
             pixels, cut = _pixels(ds, view)
-            cut = cut or not whole or any("End of file" in str(w.message) for w in caught) or any(truncated_elements(ds))
+            cut = cut or not whole or any(truncated_elements(ds))
+            cut = cut or any("End of file" in str(w.message) for w in caught)
+            if not syntax and in_place:
+                meta = getattr(ds, "file_meta", {})
+                syntax = str(meta.get("TransferSyntaxUID", "")) or _syntax_of_bare(ds)
         except ParseFaultError:
             raise
         except RecursionError:
@@ -154,9 +158,6 @@ def parse(source: BinaryIO | bytes) -> Parsed:
         except Exception as error:  # a parser over hostile bytes: whatever it raises is one verdict
             kind = type(error).__name__
             raise ParseFaultError("unreadable", f"the file cannot be read ({kind})", _series_in(view)) from None
-    if not syntax and in_place:
-        meta = getattr(ds, "file_meta", {})
-        syntax = str(meta.get("TransferSyntaxUID", "")) or _syntax_of_bare(ds)
     return Parsed(ds, syntax, media_class, view, pixels, in_place, cut)
 
 

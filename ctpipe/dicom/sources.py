@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ctpipe.dicom.archives import Archive, ArchiveFaultError, archive_kind, open_archive
+from ctpipe.dicom.objects import is_object, list_objects, object_signature, open_object
 from ctpipe.errors import InputError, NotThereError
 from ctpipe.words import VerdictKind
 
@@ -41,10 +42,17 @@ class Locator:
         if self.members:
             return BytesIO(self.read())
         with _plain_errors():
-            return _open_file(self.path)
+            return _open_source(self.path)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is an object of a bucket: to ask for its signature costs as much as to read it."""
+        return is_object(self.path)
 
     def signature(self) -> str:
-        """Changes when the file on disk that holds this one is written, or another takes its place. Raises InputError."""
+        """Changes when the file that holds this one is written, or another takes its place. Raises InputError."""
+        if self.is_remote:
+            return object_signature(self.path)
         with _plain_errors():
             status = os.lstat(self.path)
         return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
@@ -67,11 +75,11 @@ class Locator:
         with _plain_errors():
             if self.members:
                 return open_archive(self.path, self.members[:-1]).read(self.members[-1], count)
-            with _open_file(self.path) as file:
-                if count > MAX_ITEM_BYTES and os.fstat(file.fileno()).st_size > MAX_ITEM_BYTES:
+            with _open_source(self.path) as file:
+                if count > MAX_ITEM_BYTES and file.seek(0, os.SEEK_END) > MAX_ITEM_BYTES:
                     raise InputError("a file is too large: the limit is 4 GiB", "split the object, or leave it out")
                 file.seek(start)
-                return file.read(count)
+                return bytes(file.read(count))
 
 
 @contextmanager
@@ -85,8 +93,10 @@ def _plain_errors() -> Iterator[None]:
         raise InputError(problem, "see that the input is still where it was, then check it again") from None
 
 
-def _open_file(path: str) -> BinaryIO:
-    """A regular file; never follows a link, never waits on a pipe."""
+def _open_source(path: str) -> BinaryIO:
+    """A regular file, or an object of a bucket; never follows a link, never waits on a pipe."""
+    if is_object(path):
+        return open_object(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -155,15 +165,15 @@ def walk(
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
-    left_out = {os.path.realpath(path) for path in exclude}
+    left_out = {_absolute(path) for path in exclude}
     seen: set[str] = set()
-    tops = [os.path.realpath(path) for path in paths]
+    tops = [_absolute(path) for path in paths]
     for top in tops:
-        if not os.path.exists(top):
+        if not is_object(top) and not os.path.exists(top):
             raise NotThereError("an input path does not exist", "see `ls` for its spelling")
     overlapping = any(a != b and b.startswith(os.path.join(a, "")) for a in tops for b in tops)
     for top in dict.fromkeys(tops):
-        for found in _walk(Path(top), left_out):
+        for found in _objects(top, left_out) if is_object(top) else _walk(Path(top), left_out):
             if overlapping:  # only then can a file come twice: the names of 100,000 files are not kept for nothing
                 if found.locator.path in seen:
                     continue
@@ -174,6 +184,17 @@ def walk(
 _LINK = Fault(VerdictKind.SET_ASIDE, "link", "a link: links are not followed", "give the folder that it points to")
 _SPECIAL = Fault(VerdictKind.SET_ASIDE, "special-file", "a special file (pipe, device or socket): not opened")
 _NO_ACCESS = Fault(VerdictKind.REJECT, "unreadable", "a file or folder cannot be read", "grant read permission")
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return str(path).rstrip("/") if is_object(path) else os.path.realpath(path)
+
+
+def _objects(top: str, left_out: set[str]) -> Iterator[Item]:
+    for url, size in list_objects(top):
+        if not any(url == out or url.startswith(f"{out}/") for out in left_out):
+            parts = tuple(url.removeprefix(top).strip("/").split("/"))
+            yield Item(Locator(url), 0, parts if parts[0] else (top.rpartition("/")[2],), size)
 
 
 def _walk(top: Path, left_out: set[str]) -> Iterator[Item]:

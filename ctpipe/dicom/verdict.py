@@ -48,6 +48,7 @@ CURES: dict[str, str] = {
     "gantry-tilt": "take it with --on-tilt resample (or keep), or export it with the tilt corrected by the scanner",
     "in-plane-shift": _EXPORT,
     "orientation-varies": "export the planes of each orientation as a series of their own",
+    "not-fetched": "run the same command again",
     "duplicate-file": "none needed; identical copies are read once",
     "not-ct": "none needed, unless this was meant to be CT",
 }

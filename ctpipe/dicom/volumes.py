@@ -124,9 +124,10 @@ def plane_table(source: VolumeSource) -> pd.DataFrame:
 
 
 def series_digest(grid: Grid, planes: Sequence[PlaneSource], deshear: Deshear | None, uneven: bool) -> str:
-    """The series id (DESIGN 2): 32 hex digits over format version, grid, options, and per plane all that makes its HU."""
+    """The series id (DESIGN 2): 32 hex digits of format version, grid, options, and per plane what makes its HU."""
     rows = [
-        [p.digest, p.rescale.slope, p.rescale.intercept, p.rescale.padding, p.form.key(), p.position if uneven else None]
+        [p.digest, p.rescale.slope, p.rescale.intercept, p.rescale.padding, p.form.key(),
+         p.position if uneven else None]
         for p in planes
     ]
     options = [deshear and [deshear.canvas, deshear.shifts], uneven]
@@ -203,7 +204,7 @@ def _read_plane(source: VolumeSource, index: int, out: NDArray[Any]) -> tuple[in
 
 def stored_bytes(plane: Stored, what: str = "a source file") -> bytes:
     """The stored pixel bytes of one plane. Raises InputError, also where the file changed since it was listed."""
-    if plane.signature and plane.locator.signature() != plane.signature:
+    if plane.signature and not plane.locator.is_remote and plane.locator.signature() != plane.signature:
         raise InputError(f"{what} changed since it was checked", _AGAIN)
     packed_at = getattr(plane.form, "packed_at", None)
     if packed_at is not None:

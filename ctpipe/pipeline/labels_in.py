@@ -39,8 +39,8 @@ def write_label_slab(task: LabelTask) -> tuple[SlabRecord, list[int]]:
 
 
 def take_labels(
-    paths: Sequence[Path], table: ClassTable, pseudonyms: Pseudonyms, store: Store, ids: list[str], client: Client | None,
-    progress: Progress,
+    paths: Sequence[str | Path], table: ClassTable, pseudonyms: Pseudonyms, store: Store, ids: list[str],
+    client: Client | None, progress: Progress,
 ) -> tuple[list[TakenLabels], list[Verdict], list[str]]:
     """(label groups, faults, structures that no class takes) of everything given as labels.
 

@@ -43,9 +43,10 @@ def check(
     NotThereError for a path that does not exist.
     """
     options = Options(on_gap, on_tilt, on_step_change)
-    given = _paths(paths)
-    with _workers(given, (), client) as workers:
-        return dicom.check(given, progress=progress, options=options, run=partial(run_tasks, workers))
+    unfetched: list[Verdict] = []
+    with dicom.fetch(_paths(paths), progress, unfetched) as given, _workers(given, (), client) as workers:
+        verdicts = dicom.check(given, progress=progress, options=options, run=partial(run_tasks, workers))
+    return [*verdicts, *unfetched]
 
 
 def ingest(
@@ -72,15 +73,22 @@ def ingest(
     """
     options = Options(on_gap, on_tilt, on_step_change)
     table = _class_table(labels, classes)
-    given, label_paths = _paths(paths), _paths(labels) if labels else []
+    unfetched: list[Verdict] = []
     target = store if isinstance(store, Store) else open_store(store, mode="a")
     pseudonyms = dicom.load_pseudonyms(keep_uids=keep_uids)
-    with _workers(given, label_paths, client) as workers:
+    with (
+        dicom.fetch(_paths(paths), progress, unfetched) as given,
+        dicom.fetch(_paths(labels or []), progress) as label_paths,
+        _workers(given, label_paths, client) as workers,
+    ):
         run = partial(run_tasks, workers)
-        with dicom.Examination(given, pseudonyms, options, label_paths, run, progress, target.index_file) as found:
+        fetched = [path for path, asked in zip(given, _paths(paths), strict=True) if path != asked]
+        with dicom.Examination(
+            given, pseudonyms, options, label_paths, run, progress, target.index_file, fetched
+        ) as found:
             taken, others = take_volumes(found, target, workers, progress)
             opened = found.index.opened
-        report = IngestReport(str(target.root), tuple(taken), tuple(others), opened=opened)
+        report = IngestReport(str(target.root), tuple(taken), (*others, *unfetched), opened=opened)
         if table is not None:
             ids = list(dict.fromkeys(volume.id for volume in taken))
             named, faults, unused = take_labels(label_paths, table, pseudonyms, target, ids, workers, progress)
@@ -89,14 +97,14 @@ def ingest(
     return report
 
 
-def _workers(paths: list[Path], exclude: Sequence[Path], client: Client | None) -> Any:
+def _workers(paths: Sequence[str | Path], exclude: Sequence[str | Path], client: Client | None) -> Any:
     """The cluster for this much input."""
     n_bytes = sum(item.size for item in dicom.walk(paths, exclude))
     return client_for(n_bytes // BYTES_A_TASK, client, threads_a_worker=THREADS_A_WORKER)
 
 
-def _paths(paths: Paths) -> list[Path]:
-    return [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+def _paths(paths: Paths) -> list[str | Path]:
+    return [paths] if isinstance(paths, (str, Path)) else list(paths)  # URLs stay as they are
 
 
 def _class_table(labels: Any, classes: Any) -> ClassTable | None:

@@ -8,7 +8,7 @@ from typing import Any
 from ctpipe.store import commit, files
 from ctpipe.store.layout import COMMIT, LABELS, PARTIAL, index_lease_name, labels_target, volume_target
 from ctpipe.store.leases import Lease
-from ctpipe.store.metadata import index_document
+from ctpipe.store.metadata import checked_labels, index_document
 from ctpipe.words import LabelKind
 
 _LOCK_WAIT_S = 120.0  # committing labels takes milliseconds; a queue of writers waits its turn
@@ -37,7 +37,7 @@ def read_labels(root: Path, series_id: str, name: str) -> dict[str, Any] | None:
     what = f"labels {name} of volume {series_id}"
     path = root / labels_target(series_id, name) / COMMIT
     document = commit.read_sealed(path, what, "attributes", "ctpipe")
-    return None if document is None else document["attributes"]["ctpipe"]
+    return None if document is None else checked_labels(document["attributes"]["ctpipe"], what)
 
 
 def truth_sequences(root: Path, series_id: str) -> dict[str, int]:
@@ -46,7 +46,7 @@ def truth_sequences(root: Path, series_id: str) -> dict[str, int]:
     for name in committed_names(root, series_id):
         stated = read_labels(root, series_id, name)
         if stated is not None and stated["kind"] == LabelKind.TRUTH:
-            found[name] = int(stated["sequence"])
+            found[name] = stated["sequence"]
     return found
 
 

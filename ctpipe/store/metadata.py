@@ -6,13 +6,13 @@ along its own axes only; the whole truth is the affine under `attributes["ctpipe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ctpipe.errors import StoreFaultError, UsageError
 from ctpipe.store.commit import CURE
-from ctpipe.store.layout import FORMAT, checked_name
+from ctpipe.store.layout import FORMAT, PLANES, checked_name, shard_file
 from ctpipe.volume import SLAB_PLANES, Grid, Level
 from ctpipe.words import LABEL_COLOURS, LabelKind
 
@@ -115,6 +115,80 @@ def labels_document(
     if sequence is not None:
         stated["sequence"] = sequence
     return _group(ome, stated)
+
+
+# What the ctpipe attributes of a committed group hold, by the type that JSON gives it.
+Types = dict[str, type | tuple[type, ...]]
+_STATED: Types = {
+    "grid_id": str, "shape": list, "affine": list, "frame_of_reference": (str, type(None)), "slab_planes": int,
+    "dtype": str, "content": str, "manifest": dict, "provenance": dict,
+}  # fmt: skip
+_STATED_VOLUME: Types = {
+    "id": str, "patient": str, "study": str, "series": str, "voi": (list, type(None)), "attributes": dict,
+}  # fmt: skip
+_STATED_LABELS: Types = {"name": str, "volume": str, "kind": str, "classes": dict}
+_STATED_ARRAY = {"zarr_json": str, "shards": list}
+_STATED_SHARD = {"file": str, "size": int, "crc32c": str, "voxels": str}
+
+
+def checked_volume(stated: dict[str, Any], what: str) -> dict[str, Any]:
+    """`stated`, if each thing in the ctpipe attributes of a volume is of its type; StoreFaultError else.
+
+    A right digest says that nothing changed, not that ctpipe wrote it: a store may come from anywhere.
+    """
+    planes = _checked(stated, {**_STATED, **_STATED_VOLUME}, what)["manifest"].get("planes")
+    if planes is not None:
+        if not isinstance(planes, dict):
+            raise _not_ours(what)
+        _checked(planes, {"file": str, "sha256": str}, what)
+        if planes["file"] != f"{PLANES}/{stated['id']}.parquet":  # never a path that the file chooses
+            raise _not_ours(what)
+    voi = stated["voi"]
+    if voi is not None and not (len(voi) == 2 and all(isinstance(v, int | float) for v in voi)):
+        raise _not_ours(what)
+    return stated
+
+
+def checked_labels(stated: dict[str, Any], what: str) -> dict[str, Any]:
+    """The same for the ctpipe attributes of a label group."""
+    _checked(stated, {**_STATED, **_STATED_LABELS}, what)
+    truth = stated["kind"] == LabelKind.TRUTH
+    if stated["kind"] not in list(LabelKind) or (truth and not isinstance(stated.get("sequence"), int)):
+        raise _not_ours(what)
+    if not all(n.isdecimal() and isinstance(name, str) for n, name in stated["classes"].items()):
+        raise _not_ours(what)
+    return stated
+
+
+def read_manifest(stated: dict[str, Any], levels: Sequence[Level], dtypes: Sequence[str], what: str) -> dict[str, Any]:
+    """The arrays of a manifest by level, if they list every shard of `levels` under its own name; StoreFaultError else.
+
+    dtypes: those that voxels of such a group may have.
+    """
+    arrays = stated["manifest"].get("arrays")
+    if not isinstance(arrays, dict) or stated["dtype"] not in dtypes or len(arrays) != len(levels):
+        raise _not_ours(what)
+    for level in levels:
+        array = arrays.get(str(level.number))
+        if not isinstance(array, dict):
+            raise _not_ours(what)
+        shards = _checked(array, _STATED_ARRAY, what)["shards"]
+        if level.slab_planes < 1 or len(shards) != -(-level.grid.shape.z // level.slab_planes):
+            raise _not_ours(what)
+        for index, shard in enumerate(shards):
+            if not isinstance(shard, dict) or _checked(shard, _STATED_SHARD, what)["file"] != shard_file(index):
+                raise _not_ours(what)
+    return arrays
+
+
+def _checked(stated: dict[str, Any], kinds: Mapping[str, type | tuple[type, ...]], what: str) -> dict[str, Any]:
+    if not all(isinstance(stated.get(name, ...), kind) for name, kind in kinds.items()):
+        raise _not_ours(what)
+    return stated
+
+
+def _not_ours(what: str) -> StoreFaultError:
+    return StoreFaultError(f"the metadata of {what} is not what ctpipe writes", CURE)
 
 
 def index_document(names: Sequence[str]) -> dict[str, Any]:

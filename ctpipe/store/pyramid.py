@@ -36,7 +36,7 @@ def _means(sums: NDArray, shape: Sequence[int], factors: ZYX, dtype: np.dtype) -
 
 
 def _shifted(sums: NDArray, bits: int, dtype: np.dtype) -> NDArray:
-    """sums / 2**bits, rounded half to even."""
+    """Sums / 2**bits, rounded half to even."""
     out = np.empty(sums.shape, dtype)
     odd = np.empty(sums.shape[1:], sums.dtype)
     for plane, into in zip(sums, out, strict=True):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ctpipe.errors import NotThereError
+from ctpipe.errors import NotThereError, StoreFaultError
 from ctpipe.store import commit, files
+from ctpipe.store.commit import CURE
 from ctpipe.store.layout import FORMAT, RUNS, checked_name
 
 
@@ -21,6 +22,8 @@ def read_run(root: Path, run_key: str) -> dict[str, Any]:
     document = commit.read_sealed(root / RUNS / f"{run_key}.json", f"run record {run_key}")
     if document is None:
         raise NotThereError(f"there is no run {run_key}", "choose one of .runs()")
+    if document.get("run") != run_key or not isinstance(document.get("record"), dict):
+        raise StoreFaultError(f"run record {run_key} is not what ctpipe writes", CURE)
     return document["record"]
 
 

@@ -15,7 +15,7 @@ from ctpipe.store import commit, files
 from ctpipe.store.commit import CURE
 from ctpipe.store.labels import committed_names, group_names, read_labels, truth_sequences
 from ctpipe.store.layout import COMMIT, labels_target, volume_target
-from ctpipe.store.metadata import read_grid
+from ctpipe.store.metadata import IMAGE_DTYPES, LABEL_DTYPES, checked_volume, read_grid, read_manifest
 from ctpipe.store.planes import read_planes_bytes
 from ctpipe.store.reader import LevelArray, as_data_array
 from ctpipe.volume import Grid, Level, pyramid_levels
@@ -31,6 +31,8 @@ TRUTH = "truth"  # alias of the newest truth group
 class _Group:
     """What images and labels share: a grid, a pyramid of checked arrays, provenance."""
 
+    _dtypes: tuple[str, ...]
+
     def __init__(self, path: Path, stated: dict[str, Any], what: str) -> None:
         self.path = path
         self._stated = stated
@@ -38,12 +40,12 @@ class _Group:
         try:
             self.grid: Grid = read_grid(stated)
             self.levels: list[Level] = pyramid_levels(self.grid, stated["slab_planes"])
-            self.dtype: str = stated["dtype"]
-            self.content: str = stated["content"]  # digest of the voxels of level 0
-            self.provenance: dict[str, Any] = stated["provenance"]
-            self._listed: dict[str, Any] = stated["manifest"]["arrays"]
-        except (KeyError, TypeError, ValueError, UsageError) as error:
+        except (TypeError, ValueError, OverflowError, UsageError) as error:
             raise StoreFaultError(f"the metadata of {what} is not what ctpipe writes", CURE) from error
+        self._listed = read_manifest(stated, self.levels, self._dtypes, what)
+        self.dtype: str = stated["dtype"]
+        self.content: str = stated["content"]  # digest of the voxels of level 0
+        self.provenance: dict[str, Any] = stated["provenance"]
 
     @cached_property
     def arrays(self) -> list[LevelArray]:
@@ -69,6 +71,8 @@ class _Group:
 class Labels(_Group):
     """One committed label volume: integers (z, y, x) on the grid of its CT, 0 is background."""
 
+    _dtypes = LABEL_DTYPES
+
     def __init__(self, root: Path, series_id: str, stated: dict[str, Any]) -> None:
         self.series_id = series_id
         self.name: str = stated["name"]
@@ -89,6 +93,8 @@ class Series(_Group):
 
     patient, study, series: pseudonyms. voi: (centre, width) in HU or None. attributes: acquisition, JSON-plain.
     """
+
+    _dtypes = IMAGE_DTYPES
 
     def __init__(self, root: Path, series_id: str, stated: dict[str, Any]) -> None:
         self.id = series_id
@@ -138,6 +144,8 @@ class Series(_Group):
             if name in done or document is None:
                 continue
             dtype = commit.stated_dtype(document, f"unfinished labels {name} of volume {self.id}")
+            if dtype not in LABEL_DTYPES:  # no array of ours; `prepare` drops it
+                continue
             voxels = LevelArray(path, self.levels[0], dtype, None, f"unfinished labels {name} of volume {self.id}")
             there = voxels.shards_there()
             if there:
@@ -211,4 +219,4 @@ def read_series(root: Path, series_id: str) -> Series | None:
     stated = document["attributes"]["ctpipe"]
     if stated.get("id") != series_id:
         raise StoreFaultError(f"{what} was committed under another id", CURE)
-    return Series(root, series_id, stated)
+    return Series(root, series_id, checked_volume(stated, what))

@@ -1,4 +1,4 @@
-"""verdicts.parquet: what became of every series that was ever given to this store, and of the files of the last call."""
+"""verdicts.parquet: what became of every series ever given to this store, and of the files of the last call."""
 
 from __future__ import annotations
 

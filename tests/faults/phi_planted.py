@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import sqlite3
 import warnings
 import zipfile
@@ -25,6 +26,7 @@ from pydicom.uid import JPEGLSLossless
 from ctpipe.dicom import write_ct_series, write_mask_series
 from ctpipe.volume import Grid
 
+STEM = "KILROY"  # in every planted text that may be free text
 SHAPE = (36, 24, 28)  # two slabs
 AFFINE = np.array([[0, 0, 0.8, -20.0], [0, 0.8, 0, -20.0], [2.0, 0, 0, 5.0], [0, 0, 0, 1]])
 
@@ -39,7 +41,7 @@ class Planted:
 
     def text(self, where: str) -> str:
         """The text that is planted at `where`; names nobody, found nowhere else."""
-        return self.needles.setdefault(where, f"ZQ{len(self.needles):03d}KILROY")
+        return self.needles.setdefault(where, f"ZQ{len(self.needles):03d}{STEM}")
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps({"ct": str(self.ct), "masks": str(self.masks), "needles": self.needles}))
@@ -211,22 +213,32 @@ def _odd_files(planted: Planted) -> None:
 # ------------------------------------------------------------------------------------------------ the search
 def finds(needles: dict[str, str], files: Iterable[Path], root: Path) -> list[str]:
     """"where: in which file, how" for every needle that is in a file's name or in any view of its bytes."""
-    forms = {where: _forms(text) for where, text in needles.items()}
+    search = _Search(needles)
     found = []
     for path in files:
-        name = str(path.relative_to(root)).encode("utf-8", "surrogateescape").lower()
-        views = [("name", name), *((how, data.lower()) for how, data in views_of(path))]
-        for how, data in views:
-            found += [f"{where}: {how} of {path.relative_to(root)}" for where, spelt in forms.items()
-                      if any(form in data for form in spelt)]  # fmt: skip
+        name = str(path.relative_to(root)).encode("utf-8", "surrogateescape")
+        for how, data in [("name", name), *views_of(path)]:
+            found += [f"{where}: {how} of {path.relative_to(root)}" for where in search(data.lower())]
     return found
 
 
-def _forms(text: str) -> list[bytes]:
-    """A text as it may be spelt in lower-cased bytes; a digest without a key would name it just as well."""
-    low = text.lower()
-    digests = [hashlib.new(kind, text.encode()).hexdigest().encode() for kind in ("md5", "sha1", "sha256")]
-    return [low.encode(), low.encode("utf-16-le"), low.encode("utf-16-be"), *digests]
+class _Search:
+    """Which needles some lower-cased bytes hold: as text, as UTF-16, or as a digest that anyone could make."""
+
+    def __init__(self, needles: dict[str, str]) -> None:
+        self._forms = {where: (low.encode(), low.encode("utf-16-le"), low.encode("utf-16-be"))
+                       for where, low in ((where, text.lower()) for where, text in needles.items())}  # fmt: skip
+        self._stems = tuple(STEM.lower().encode(code) for code in ("ascii", "utf-16-le", "utf-16-be"))
+        self._digests = {hashlib.new(kind, text.encode()).hexdigest().encode(): where
+                         for where, text in needles.items() for kind in ("md5", "sha1", "sha256")}  # fmt: skip
+        self._plain = {where for where, text in needles.items() if STEM not in text}
+
+    def __call__(self, data: bytes) -> set[str]:
+        stem = any(form in data for form in self._stems)  # few bytes hold one, so few are searched for each text
+        names = self._forms if stem else self._plain
+        found = {where for where in names if any(form in data for form in self._forms[where])}
+        digests = set(re.findall(rb"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32})(?![0-9a-f])", data))
+        return found | {self._digests[digest] for digest in digests & self._digests.keys()}
 
 
 def views_of(path: Path) -> Iterator[tuple[str, bytes]]:
