@@ -26,13 +26,10 @@ WANTED_DISK_GIB = 1.0
 _TIMEOUT_S = 3.0
 _GIB = 2**30
 
-# Which package reads which transfer syntaxes (PS3.5 A.4); any one of the modules will do.
+# Which package reads which transfer syntaxes (PS3.5 A.4).
 _DECODERS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("uncompressed, deflated, RLE", ("pydicom",), "pydicom"),
-    ("JPEG-LS", ("jpeg_ls", "gdcm"), "pyjpegls"),
-    ("JPEG 2000, HTJ2K", ("openjpeg",), "pylibjpeg-openjpeg"),
-    ("JPEG lossless", ("gdcm", "libjpeg"), "python-gdcm"),
-    ("JPEG baseline, extended (lossy)", ("gdcm", "libjpeg"), "python-gdcm"),
+    ("JPEG-LS, JPEG 2000, HTJ2K, JPEG (lossy), RLE", ("imagecodecs",), "imagecodecs"),
+    ("JPEG lossless", ("gdcm",), "python-gdcm"),
 )
 
 
@@ -76,15 +73,19 @@ def _packages() -> Iterator[Line]:
         yield Line("ctpipe", False, "runs from a folder, is not installed", "make install, or pip install .")
         return
     yield Line("ctpipe", True, metadata.version("ctpipe"))
+    extras = metadata.metadata("ctpipe").get_all("Provides-Extra") or []
     for requirement in wanted:
-        extra = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
-        if extra and not requirement.marker.evaluate({"extra": "review"}):  # type: ignore[union-attr]
+        marker = requirement.marker
+        named = [extra for extra in ("", *extras) if marker is None or marker.evaluate({"extra": extra})]
+        if not named:
             continue
+        extra = named[0]
         found = _version(requirement.name)
         fits = found is not None and requirement.specifier.contains(found, prereleases=True)
-        cure = "pip install 'ctpipe[review]'" if extra else f"pip install '{requirement.name}{requirement.specifier}'"
+        package = f"ctpipe[{extra}]" if extra else f"{requirement.name}{requirement.specifier}"
         text = found or "not installed"
-        yield Line(requirement.name, fits, text if fits else f"{text}, wanted {requirement.specifier}", cure, not extra)
+        yield Line(requirement.name, fits, text if fits else f"{text}, wanted {requirement.specifier}",
+                   f"pip install '{package}'", not extra)  # fmt: skip
 
 
 def _version(package: str) -> str | None:

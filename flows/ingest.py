@@ -18,10 +18,10 @@ def ingest(
     store: AbsolutePath,
     labels: list[Source] | None = None,
     classes: Classes | None = None,
+    keep_uids: bool = False,
     on_gap: Literal["reject", "keep-positions"] = "reject",
     on_tilt: Literal["reject", "resample", "keep"] = "reject",
     on_step_change: Literal["reject", "split"] = "reject",
-    keep_uids: bool = False,
 ) -> State[None]:
     """Take every plainly right CT volume under `source` into `store`.
 

@@ -24,10 +24,11 @@ def check(args: argparse.Namespace) -> int:
 
     with progress_lines() as progress, _client(args.cluster) as client:
         verdicts = pipeline.check(args.paths, progress, **_chosen(args), client=client)
-    document = pipeline.check_json(verdicts)
+    document = pipeline.check_json(verdicts, planes=args.planes)
     if args.json:
         print_json(document)
     else:
+        _print_ledgers(document["volumes"])
         _print_verdicts(document["volumes"], document["summary"])
     summary = document["summary"]
     taken = summary["accept"] + summary["repair"]
@@ -88,6 +89,36 @@ def _spool_of(store: Any) -> Any:
     from platformdirs import user_state_path
 
     return user_state_path("ctpipe") / "spool" / sha256(os.path.realpath(store).encode()).hexdigest()[:16]
+
+
+def _print_ledgers(volumes: Sequence[dict[str, Any]]) -> None:
+    told = [(volume["series"] or "-", volume["ledger"]) for volume in volumes if volume["ledger"]]
+    if told:
+        rows = [(series, t["planes"], _span(t["step_mm"]), _few(t["slope"]), _few(t["intercept"]),
+                 _span(t["exposure_mas"])) for series, t in told]  # fmt: skip
+        print_table(("ledger of series", "planes", "step mm", "slope", "intercept", "exposure mAs"), rows)
+        print()
+    for series, ledger in told:
+        for note in ledger["notes"]:
+            print(f"{series}: {note}")
+        if "rows" in ledger:
+            print_table(
+                ("plane", "instance", "L mm", "P mm", "S mm", "slope", "intercept", "mAs", "pixels (SHA-256)"),
+                [(row["plane"], row["sop_instance"], row["position_l"], row["position_p"], row["position_s"],
+                  f"{row['slope']:g}", f"{row['intercept']:g}", "-" if row["exposure"] is None else row["exposure"],
+                  row["source_digest"][:16]) for row in ledger["rows"]],
+            )  # fmt: skip
+            print()
+
+
+def _span(ends: Sequence[float] | None) -> str:
+    if ends is None:
+        return "-"
+    return f"{ends[0]:g}" if ends[0] == ends[1] else f"{ends[0]:g} to {ends[1]:g}"
+
+
+def _few(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values) if len(values) <= 3 else f"{len(values)} values"
 
 
 def _print_verdicts(volumes: list[dict[str, Any]], summary: dict[str, int]) -> None:

@@ -98,9 +98,11 @@ def _check(verbs: Any) -> None:
     verb = _verb(verbs, "check", "judge every CT series under the given paths; writes nothing", commands.check, """
 ctpipe check /data/ct                 folders at any depth, files, .zip and .tar archives
 ctpipe check study.zip --json         reasons and cures for a script
+ctpipe check study.zip --planes       the ledger plane by plane: position, rescale, exposure, digest
 """)  # fmt: skip
     verb.add_argument("paths", metavar="DICOM", nargs="+",
                       help="folders, files, archives, or URLs of a bucket, a DICOMweb server or a PACS")  # fmt: skip
+    verb.add_argument("--planes", action="store_true", help="the ledger of every accepted volume plane by plane")
     _options(verb)
     _cluster(verb)
     _json(verb)

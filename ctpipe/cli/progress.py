@@ -59,11 +59,13 @@ class _Lines:
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         began = self.began.setdefault(stage, now)
+        if not total:
+            return
         if done < total and now - self.told.get(stage, began) < QUIET_STEP_S:
             return
         self.told[stage] = now
         passed = now - began
         rate = done / passed if passed > 0.05 else 0.0
-        left = (total - done) / rate if rate else 0.0
-        eta = f", eta {left:.0f} s" if done < total else ""
-        print(f"{stage}: {done}/{total}, {rate:.1f}/s, {passed:.0f} s{eta}", file=sys.stderr, flush=True)
+        speed = f", {rate:.1f}/s" if rate else ""
+        eta = f", eta {(total - done) / rate:.0f} s" if rate and done < total else ""
+        print(f"{stage}: {done}/{total}{speed}, {passed:.0f} s{eta}", file=sys.stderr, flush=True)

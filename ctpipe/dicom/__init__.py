@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ctpipe.dicom.fetched import fetch, is_network
     from ctpipe.dicom.identity import Pseudonyms, load_pseudonyms
     from ctpipe.dicom.judging import with_padding
+    from ctpipe.dicom.ledger import ledger_of
     from ctpipe.dicom.listener import listen
     from ctpipe.dicom.sources import Fault, Item, Locator, iter_items, walk
     from ctpipe.dicom.structure import Structure
@@ -42,6 +43,7 @@ _HOMES = {
     "is_network": "fetched",
     "iter_items": "sources",
     "label_planes": "structures",
+    "ledger_of": "ledger",
     "listen": "listener",
     "load_pseudonyms": "identity",
     "match_structures": "structures",
@@ -70,7 +72,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Assignment", "ClassTable", "Examination", "Fault", "Item", "Locator", "Options", "PlaneSource", "Pseudonyms",
     "Structure", "Structures", "Verdict", "VolumeSource", "check", "fetch", "is_network", "iter_items",
-    "label_planes", "listen", "load_pseudonyms", "match_structures", "part_of", "plane_table", "read_planes",
-    "read_slab", "read_structures", "synthetic_uid", "walk", "with_padding", "write_ct_series", "write_mask_series",
+    "label_planes", "ledger_of", "listen", "load_pseudonyms", "match_structures", "part_of", "plane_table",
+    "read_planes", "read_slab", "read_structures", "synthetic_uid", "walk", "with_padding", "write_ct_series", "write_mask_series",
     "write_rtstruct",
 ]  # fmt: skip

@@ -30,6 +30,7 @@ Result = TypeVar("Result")
 Runner = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
 
 FILES_A_TASK = 64
+FILES_A_COMMIT = 2000
 _ENTRIES_A_FILE = 1 << 21  # more than an archive may have members
 
 _KEPT = """
@@ -98,11 +99,17 @@ class Index:
         self._fleeting = tuple(os.path.join(os.path.realpath(path), "") for path in fleeting)
         self._db.executemany("insert into found values (?, ?, ?, ?, null)", self._places(walk(paths, exclude)))
         (self.n_files,) = self._db.execute("select count(*) from found").fetchone()
+        if progress:
+            progress("index", 0, self.n_files)
         done = self._take_known(progress)
+        kept = done
         for _, results in run(look, self._unknown()):
             for seen in results:
                 self._keep(seen)
             done += len(results)
+            if done - kept >= FILES_A_COMMIT:  # what an interrupted call has read, the next one need not read
+                self._db.commit()
+                kept = done
             if progress:
                 progress("index", done, self.n_files)
         self._db.executescript(_ORDER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctpipe.dicom import Verdict
+from ctpipe.dicom import Verdict, ledger_of
 from ctpipe.words import VerdictKind
 
 
@@ -83,9 +83,12 @@ def summary(volumes: list[dict[str, Any]]) -> dict[str, int]:
     return {kind.value: sum(v["verdict"] == kind.value for v in volumes) for kind in VerdictKind}
 
 
-def check_json(verdicts: list[Verdict]) -> dict[str, Any]:
-    """`check --json` of DESIGN 8."""
-    volumes = [verdict.as_json() for verdict in verdicts]
+def check_json(verdicts: list[Verdict], *, planes: bool = False) -> dict[str, Any]:
+    """`check --json` of DESIGN 8, with the ledger of each accepted volume; `planes`: plane by plane."""
+    volumes = [
+        {**verdict.as_json(), "ledger": ledger_of(verdict.source, planes) if verdict.source else None}
+        for verdict in verdicts
+    ]
     return {"volumes": volumes, "summary": summary(volumes)}
 
 

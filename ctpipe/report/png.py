@@ -284,6 +284,8 @@ def _draw_header(figure: Figure, scene: Scene, series: SeriesLike, title: str) -
     ]
     if scene.focus.class_name:
         facts.append(f"largest piece of {_short(scene.focus.class_name, 24)}")
+    if grid.is_sheared:
+        facts.append("SHEARED GRID, drawn straight: planes are offset in the patient")
     _text(figure, _LEFT, top - 0.38, _short(title, 110), size=15, color=_INK, weight="bold")
     _text(figure, _LEFT, top - 0.64, _SEPARATOR.join(facts), size=9.5, color=_FAINT)
 

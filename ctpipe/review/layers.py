@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     LayerData = tuple[Any, dict[str, Any], str]
 
 DEFAULT_WINDOW = (40.0, 400.0)  # centre and width in HU: soft tissue, where a series brings no window of its own
+# A kept gantry tilt: napari gets no shear, so that slices stay the planes that were acquired.
+SHEARED = " (sheared grid, drawn straight)"
 UNNAMED_RGBA = (1.0, 0.0, 1.0, 1.0)  # a painted label that no class names must be seen, never be transparent
 
 
@@ -81,7 +83,7 @@ def _read(volume: Series | Labels, start: int, stop: int, level: int) -> np.ndar
 def image_layer(series: Series) -> LayerData:
     """The CT, multiscale and lazy."""
     options = {
-        "name": f"CT {series.id[:8]}",
+        "name": f"CT {series.id[:8]}" + (SHEARED if series.grid.is_sheared else ""),
         "multiscale": True,
         "colormap": "gray",
         "contrast_limits": contrast_limits(series.voi),

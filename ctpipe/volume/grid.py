@@ -17,6 +17,8 @@ from ctpipe.words import ZYX
 ANATOMICAL_TOLERANCE = 1e-4
 # Cosines between axes below this are rounding: the grid is rectangular.
 RECTANGULAR = 1e-9
+# Axes further from right angles than this (the cosine; 0.1 degree) look wrong where a viewer draws a box of them.
+VISIBLY_SHEARED = 0.002
 # Affines are compared, and enter grid_id, rounded to this many mm.
 AFFINE_STEP_MM = 1e-6
 
@@ -115,6 +117,11 @@ class Grid:
         sheared = np.abs(axes.T @ axes - np.eye(3)).max() > RECTANGULAR
         z, y, x = np.linalg.solve(axes, self.affine[:3, 3]) if sheared else axes.T @ self.affine[:3, 3]
         return float(z), float(y), float(x)
+
+    @cached_property
+    def is_sheared(self) -> bool:
+        """Whether planes are offset against each other (a kept gantry tilt): a box drawn of it shows them straight."""
+        return bool(np.abs(self.directions.T @ self.directions - np.eye(3)).max() > VISIBLY_SHEARED)
 
     def to_lps(self, indexes: ArrayLike) -> NDArray[np.float64]:
         """(…, 3) voxel indexes (z, y, x), fractions allowed -> (…, 3) LPS mm."""

@@ -47,7 +47,7 @@ def test_each_missing_line_has_a_cure_and_the_others_none(monkeypatch):
     assert line("torch").cure == "pip install 'torch>=2.6'"
     assert line("napari").cure == "pip install 'ctpipe[review]'"
     assert not line("napari").needed
-    assert line("decoder for JPEG-LS").cure == "pip install pyjpegls"
+    assert line("decoder for JPEG lossless").cure == "pip install python-gdcm"
 
 
 def test_a_version_that_does_not_fit_is_missing(monkeypatch):

@@ -83,10 +83,11 @@ def test_the_table_of_verdicts_holds_no_detail_text_and_no_kept_uid(artifacts, p
 def test_ingest_hands_its_parameters_to_the_pipeline(artifacts, pipeline):
     calls = []
     pipeline.ingest = lambda *args, **kwargs: calls.append((args, kwargs)) or ingest_report(1, 0)
-    ingest.fn("/in", "/store", ["/masks"], "liver=1", True)
+    ingest.fn("/in", "/store", ["/masks"], "liver=1", True, "keep-positions", "resample", "split")
     ((args, kwargs),) = calls
     assert args == (["/in"], "/store", ["/masks"], "liver=1")
-    assert kwargs["keep_uids"] is True
+    assert kwargs.pop("progress")
+    assert kwargs == {"keep_uids": True, "on_gap": "keep-positions", "on_tilt": "resample", "on_step_change": "split"}
 
 
 def test_train_shows_scores_patients_and_the_picture_of_the_curve(artifacts, pipeline, tmp_path):

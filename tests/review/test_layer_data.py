@@ -42,6 +42,14 @@ def test_an_oblique_grid_keeps_its_spacing_and_no_scale_is_negative():
     assert np.linalg.norm(last - first) == pytest.approx(np.linalg.norm(away))
 
 
+def test_a_kept_tilt_is_told_in_the_name_of_the_layer():
+    sheared = grid_of().affine.copy()
+    sheared[1, 0] = 0.2  # planes go to the back as they go up
+    for affine, told in ((grid_of().affine, False), (sheared, True)):
+        _, options, _ = image_layer(FakeVolume(phantom()[0], Grid.from_affine(grid_of().shape, affine)))
+        assert ("sheared" in options["name"]) is told
+
+
 def test_the_pyramid_is_lazy_and_holds_the_voxels():
     hu, _ = phantom()
     volume = FakeVolume(hu, grid_of())
