@@ -73,6 +73,6 @@ __all__ = [
     "Assignment", "ClassTable", "Examination", "Fault", "Item", "Locator", "Options", "PlaneSource", "Pseudonyms",
     "Structure", "Structures", "Verdict", "VolumeSource", "check", "fetch", "is_network", "iter_items",
     "label_planes", "ledger_of", "listen", "load_pseudonyms", "match_structures", "part_of", "plane_table",
-    "read_planes", "read_slab", "read_structures", "synthetic_uid", "walk", "with_padding", "write_ct_series", "write_mask_series",
-    "write_rtstruct",
+    "read_planes", "read_slab", "read_structures", "synthetic_uid", "walk", "with_padding", "write_ct_series",
+    "write_mask_series", "write_rtstruct",
 ]  # fmt: skip

@@ -49,7 +49,7 @@ def not_a_ct_image(parsed: Parsed) -> Fault | None:
     """Why an object is set aside (or refused as unknown); None for a CT image, classic or enhanced."""
     ds, kind = parsed.ds, sop_class(parsed)
     modality = (elements.text(ds, "Modality") or "").upper()
-    if kind == MEDIA_DIRECTORY or "DirectoryRecordSequence" in ds:
+    if kind == MEDIA_DIRECTORY or elements.has(ds, "DirectoryRecordSequence"):
         return _aside("not-image", "a DICOMDIR: a directory of media, not an image")
     if kind.startswith(SECONDARY_CAPTURE):
         return _aside("secondary-capture", "a secondary capture, by its SOP class not CT")
@@ -101,7 +101,7 @@ def _is_registered(kind: str) -> bool:
 
 
 def _has_pixels(ds: Dataset) -> bool:
-    return any(keyword in ds for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+    return any(elements.has(ds, keyword) for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 
 
 def _aside(reason: str, detail: str) -> Fault:

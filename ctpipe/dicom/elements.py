@@ -68,10 +68,20 @@ def _vr(written: str | None, tag: BaseTag) -> str:
     return dictionary_VR(tag) if written in (None, "UN") else written
 
 
+def dictionary_vr(tag: int) -> str:
+    """VR of a standard element in the dictionary (PS3.6)."""
+    return dictionary_VR(tag)
+
+
 def text(ds: Dataset, keyword: str) -> str | None:
     """Value as text less padding, bytes taken one by one (Latin-1, reversible); None where absent."""
     raw = raw_element(ds, keyword)
-    return None if raw is None else raw.value.decode("latin-1").strip(" \0")
+    return None if raw is None else text_of(raw)
+
+
+def text_of(raw: Raw) -> str:
+    """The same of an element that was found."""
+    return raw.value.decode("latin-1").strip(" \0")
 
 
 def texts(ds: Dataset, keyword: str) -> tuple[str, ...]:
@@ -88,7 +98,11 @@ def integer(ds: Dataset, keyword: str) -> int | None:
 
 def scalar(ds: Dataset, keyword: str) -> float | str | None:
     """First value as a number where it is one, else as text; None where absent or empty."""
-    raw = raw_element(ds, keyword)
+    return scalar_of(raw_element(ds, keyword))
+
+
+def scalar_of(raw: Raw | None) -> float | str | None:
+    """The same of an element that was found, or not."""
     if raw is None or (not raw.value.strip(b" \0") and raw.vr not in _BINARY):
         return None
     if raw.vr in _BINARY:
@@ -111,7 +125,11 @@ class Decimals:
 
 def decimals(ds: Dataset, keyword: str, count: int, missing: str, bad: str = "bad-number") -> Decimals:
     """Exactly `count` finite numbers. Raises ElementFaultError: `missing` where absent, empty or of another count."""
-    raw = raw_element(ds, keyword)
+    return decimals_of(raw_element(ds, keyword), keyword, count, missing, bad)
+
+
+def decimals_of(raw: Raw | None, keyword: str, count: int, missing: str, bad: str = "bad-number") -> Decimals:
+    """The same of an element that was found, or not."""
     if raw is None or not raw.value.strip(b" \0"):
         raise ElementFaultError(missing, f"{keyword} is missing")
     if raw.vr in ("FL", "FD"):
@@ -149,6 +167,11 @@ def _last_digit(number: str) -> float:
 def is_uid(value: str | None) -> bool:
     """Whether a text is digits and dots, 1 to 64 of them (PS3.5 9.1; leading zeros are common and harmless)."""
     return value is not None and _UID.fullmatch(value) is not None
+
+
+def has(ds: Dataset, keyword: str) -> bool:
+    """Whether the element is there, whatever it holds."""
+    return _tag(keyword) in ds._dict
 
 
 def items(ds: Dataset | None, keyword: str) -> list[Dataset]:

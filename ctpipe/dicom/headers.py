@@ -34,6 +34,7 @@ PHASE_KEYS = (
     "StackID",
 )
 
+EXPOSURE = ("Exposure", "ExposureInmAs")  # of a classic object, of an enhanced one; mAs
 Faults = list[tuple[str, str]]  # (reason, detail)
 
 
@@ -98,7 +99,7 @@ def planes_of(parsed: Parsed, locator: Locator, entry: int, names: Pseudonyms) -
                 rescale=_rescale(ds, groups_here, padding, own),
                 spans=spans[frame] if spans else (),
                 keys=_phase_keys(ds, groups_here, names),
-                exposure=_number(ds, groups_here, "CTExposureSequence", "Exposure", "ExposureInmAs"),
+                exposure=_number(ds, groups_here, "CTExposureSequence", *EXPOSURE),
                 faults=tuple(own),
             )
         )
@@ -163,11 +164,11 @@ def _object_faults(parsed: Parsed) -> Iterator[tuple[str, str]]:
         yield "truncated", "the file is truncated: it ends within an element"
     if "YES" in elements.texts(ds, "BurnedInAnnotation"):
         yield "burned-in", "BurnedInAnnotation says that text is burned into the pixels"
-    if "ModalityLUTSequence" in ds:
+    if elements.has(ds, "ModalityLUTSequence"):
         yield "modality-lut", "a modality LUT stands in place of rescale slope and intercept"
-    if "FloatPixelData" in ds or "DoubleFloatPixelData" in ds:
+    if elements.has(ds, "FloatPixelData") or elements.has(ds, "DoubleFloatPixelData"):
         yield "unsupported-pixels", "the pixels are floating point, which CT objects do not have"
-    elif "PixelData" not in ds:
+    elif not elements.has(ds, "PixelData"):
         yield "no-pixels", "there is no pixel data"
 
 
@@ -274,7 +275,12 @@ def _geometry(ds: Dataset, groups: Groups, faults: Faults) -> dict[str, Any]:
 
 
 def _position(ds: Dataset) -> Decimals:
-    return elements.decimals(ds, "ImagePositionPatient", 3, "missing-position")
+    return position_of(elements.raw_element(ds, "ImagePositionPatient"))
+
+
+def position_of(raw: elements.Raw | None) -> Decimals:
+    """ImagePositionPatient (PS3.3 C.7.6.2.1.1), LPS mm. Raises ElementFaultError."""
+    return elements.decimals_of(raw, "ImagePositionPatient", 3, "missing-position")
 
 
 def _orientation(ds: Dataset) -> tuple[float, ...]:

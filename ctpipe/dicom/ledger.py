@@ -12,7 +12,7 @@ from ctpipe.dicom.volumes import VolumeSource
 def ledger_of(source: VolumeSource, planes: bool = False) -> dict[str, Any]:
     """What `check` tells of an accepted volume, as plain JSON.
 
-    step_mm: (least, greatest) distance of the centres of neighbouring planes' first voxels. slope, intercept: the distinct
+    step_mm: (least, greatest) distance of neighbouring planes' first voxels. slope, intercept: the distinct
     values over all planes (PS3.3 C.11.1.1.2). exposure_mas: (least, greatest) of the planes that state one (PS3.3
     C.8.2.1), or None. rows: with `planes`, the rows of
     `VolumeSource.plane_table`, whose digests are SHA-256 of the stored pixels.

@@ -5,16 +5,17 @@ Plain functions of small values, so that any worker can look at any file; what t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from typing import BinaryIO
 
 from ctpipe.dicom import elements
+from ctpipe.dicom.alike import Alike
 from ctpipe.dicom.classify import not_a_ct_image
 from ctpipe.dicom.header_text import to_text
 from ctpipe.dicom.headers import PlaneHeader, planes_of
 from ctpipe.dicom.identity import Pseudonyms
-from ctpipe.dicom.parse import Parsed, ParseFaultError, looks_like_dicom, parse, quiet
+from ctpipe.dicom.parse import ByteView, Parsed, ParseFaultError, looks_like_dicom, parse, quiet
 from ctpipe.dicom.sources import Fault, Item, expand
 from ctpipe.errors import InputError
 from ctpipe.words import VerdictKind
@@ -63,37 +64,42 @@ class Seen:
 
 def look(task: Look) -> list[Seen]:
     """Looks at every file of the task."""
-    return [_look_at(place, item, task.names) for place, item in task.files]
+    alike = Alike(task.names)
+    return [_look_at(place, item, alike) for place, item in task.files]
 
 
-def _look_at(place: int, found: Item, names: Pseudonyms) -> Seen:
+def _look_at(place: int, found: Item, alike: Alike) -> Seen:
     try:
         signature = found.locator.signature()
     except InputError as error:
         return Seen(place, "", (Entry((), fault=_unreadable(error)),))
-    entries = tuple(_entry(item, names) for item in expand(found))
+    entries = tuple(_entry(item, alike) for item in expand(found))
     return Seen(place, signature, _whole_or_refused(entries))
 
 
-def _entry(item: Item, names: Pseudonyms) -> Entry:
+def _entry(item: Item, alike: Alike) -> Entry:
     members = item.locator.members
     if item.fault is not None:
         return Entry(members, fault=item.fault)
     try:
         with item.locator.open() as file:
+            known = alike.plane(file, item.locator)
+            if known is not None:
+                return Entry(members, (_line(known, item, ByteView(file)),))
+            file.seek(0)
             head = file.read(HEAD_BYTES)
             if not looks_like_dicom(head):
                 return Entry(members, fault=_no_dicom(head))
-            return _dicom_entry(item, parse(file), names)
+            return _dicom_entry(item, file, parse(file), alike)
     except ParseFaultError as fault:
-        series = names.uid(fault.series_uid) if fault.series_uid else None
+        series = alike.names.uid(fault.series_uid) if fault.series_uid else None
         return Entry(members, fault=Fault(VerdictKind.REJECT, fault.reason, fault.detail), series=series)
     except InputError as error:
         return Entry(members, fault=_unreadable(error))
 
 
-def _dicom_entry(item: Item, parsed: Parsed, names: Pseudonyms) -> Entry:
-    members = item.locator.members
+def _dicom_entry(item: Item, file: BinaryIO, parsed: Parsed, alike: Alike) -> Entry:
+    members, names = item.locator.members, alike.names
     series = None
     try:
         with quiet():
@@ -101,7 +107,10 @@ def _dicom_entry(item: Item, parsed: Parsed, names: Pseudonyms) -> Entry:
             series = names.uid(uid) if uid else None
             aside = not_a_ct_image(parsed)
             if aside is None:
-                return Entry(members, tuple(_lines(parsed, item, names)))
+                planes = planes_of(parsed, item.locator, 0, names)
+                if len(planes) == 1:
+                    alike.learn(file, parsed, planes[0])
+                return Entry(members, tuple(_line(plane, item, parsed.view) for plane in planes))
     except Exception as error:  # pydicom reads sequences late: what a hostile one makes it raise is one verdict too
         fault = Fault(VerdictKind.REJECT, "unreadable", f"the file cannot be read ({type(error).__name__})")
         return Entry(members, fault=fault, series=series)
@@ -110,13 +119,11 @@ def _dicom_entry(item: Item, parsed: Parsed, names: Pseudonyms) -> Entry:
     return Entry(members, fault=aside, series=series)
 
 
-def _lines(parsed: Parsed, item: Item, names: Pseudonyms) -> Iterator[PlaneLine]:
-    for found in planes_of(parsed, item.locator, 0, names):
-        plane: PlaneHeader = found
-        if item.locator.members or not found.in_place:  # unpacked here already: not once more for the digest
-            stored = b"".join(parsed.view[at : at + length] for at, length in found.spans)
-            plane = replace(found, digest=sha256(stored).hexdigest() if found.spans else "")
-        yield PlaneLine(plane.series, plane.instance, to_text(plane))
+def _line(plane: PlaneHeader, item: Item, view: ByteView) -> PlaneLine:
+    if item.locator.members or not plane.in_place:  # unpacked here already: not once more for the digest
+        stored = b"".join(view[at : at + length] for at, length in plane.spans)
+        plane = replace(plane, digest=sha256(stored).hexdigest() if plane.spans else "")
+    return PlaneLine(plane.series, plane.instance, to_text(plane))
 
 
 def _no_dicom(head: bytes) -> Fault:

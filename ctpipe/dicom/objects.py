@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,14 +20,14 @@ from ctpipe.errors import InputError, NotThereError, UsageError
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-SCHEMES = ("s3", "gs", "az")
+_OBJECT = re.compile("(s3|gs|az)://", re.IGNORECASE)
 BLOCK_BYTES = 64 << 10  # a CT header and what stands before the pixels fits one
 _CURE = "see that the bucket, the prefix and the credentials in the environment are right"
 
 
 def is_object(path: str | os.PathLike[str]) -> bool:
     """Whether a path is the URL of a bucket or of an object in one."""
-    return isinstance(path, str) and urlsplit(path).scheme in SCHEMES and "://" in path
+    return isinstance(path, str) and _OBJECT.match(path) is not None
 
 
 def list_objects(url: str) -> Iterator[tuple[str, int]]:

@@ -193,7 +193,7 @@ def _pixels(ds: Dataset, view: ByteView) -> tuple[PixelElement | None, bool]:
     tag = group << 16 | element
     if tag not in (_PIXEL_DATA, *_FLOAT_PIXELS):
         return None, False
-    end = _end_of_items(view, start) if length == _UNDEFINED else start + length
+    end = end_of_items(view, start) if length == _UNDEFINED else start + length
     whole = end is not None and end <= len(view)
     if whole and end is not None and end < len(view):
         view.file.seek(end)
@@ -214,7 +214,7 @@ def _encoding(ds: Dataset) -> tuple[bool, bool]:
     return bool(implicit), bool(little)
 
 
-def _end_of_items(view: ByteView, at: int) -> int | None:
+def end_of_items(view: ByteView, at: int) -> int | None:
     """Offset behind the sequence delimiter that ends encapsulated pixels; None where there is none (PS3.5 A.4)."""
     while True:
         head = view[at : at + 8]
