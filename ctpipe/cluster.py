@@ -66,10 +66,11 @@ def client_for(
         cores = len(os.sched_getaffinity(0))
         threads = min(threads_a_worker, cores)
         workers = max(1, min(n_tasks, cores) // threads)
+        processes = threads == 1 or workers > 1
+        listening = {"host": "127.0.0.1"} if processes else {}  # within one process nothing listens at all
         with (
             dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}),
-            LocalCluster(n_workers=workers, threads_per_worker=threads, processes=threads == 1 or workers > 1,
-                         host="127.0.0.1",
+            LocalCluster(n_workers=workers, threads_per_worker=threads, processes=processes, **listening,
                          dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.ERROR) as cluster,
             Client(cluster) as local,
         ):  # fmt: skip

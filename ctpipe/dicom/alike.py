@@ -8,12 +8,10 @@ full: this is never the first to judge anything, and never gives a fault.
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from functools import cache
 from struct import Struct
 from struct import error as _STRUCT_ERROR  # noqa: N812
-from typing import BinaryIO
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
@@ -59,25 +57,31 @@ class Alike:
         self.names = names
         self._known: dict[tuple[Element, ...], PlaneHeader] = {}
 
-    def learn(self, file: BinaryIO, parsed: Parsed, plane: PlaneHeader) -> None:
+    def learn(self, parsed: Parsed, plane: PlaneHeader) -> None:
         """Takes a plane as it was found by a look at the whole of its header."""
         if plane.faults or not plane.spans or parsed.syntax == ExplicitVRBigEndian or not parsed.in_place:
             return
-        cut = _cut(file)
+        cut = _cut(parsed.view[:HEADER_BYTES])
         if cut is not None and not any(_tag(keyword) in parsed.ds for keyword in _FRAMED):
             self._known[cut.common] = plane
 
-    def plane(self, file: BinaryIO, locator: Locator) -> PlaneHeader | None:
-        """The plane that this file is, by a plane that was learnt; None where it must be looked at in full."""
+    def plane(self, head: bytes, size: int, locator: Locator, view: ByteView | None = None) -> PlaneHeader | None:
+        """The plane that a file is, by a plane that was learnt; None where it must be looked at in full.
+
+        head: its first HEADER_BYTES; size: of the file; view: of it, where it is open already.
+        """
         if not self._known:
             return None
-        cut = _cut(file)
+        cut = _cut(head)
         like = self._known.get(cut.common) if cut else None
         if cut is None or like is None or like.form is None:
             return None
         instance = cut.own.get(_tag("SOPInstanceUID"))
         uid = elements.text_of(instance) if instance else None
-        span = cut.span(file, like.form.compressed, like.form.frame_bytes)
+        if like.form.compressed:
+            span = _compressed_span(cut, size, locator, view)
+        else:
+            span = cut.span(size, like.form.frame_bytes)
         if uid is None or not elements.is_uid(uid) or span is None:
             return None
         try:
@@ -95,7 +99,7 @@ class Alike:
 class _Cut:
     """The elements of one header, and where its pixels stand."""
 
-    def __init__(self, elements_: list[Element], start: int, length: int, size: int) -> None:
+    def __init__(self, elements_: list[Element], start: int, length: int) -> None:
         common, own = _tags(COMMON), _tags(OWN)
         self.common = tuple(element for element in elements_ if element[0] in common)
         self.own = {
@@ -103,29 +107,31 @@ class _Cut:
             for tag, vr, value in elements_
             if tag in own
         }
-        self.start, self.length, self.size = start, length, size
+        self.start, self.length = start, length
 
-    def span(self, file: BinaryIO, compressed: bool, frame_bytes: int) -> tuple[Span, ...] | None:
+    def span(self, size: int, frame_bytes: int) -> tuple[Span, ...] | None:
         """Where the stored bytes of the one frame lie; None unless they end with the file."""
-        if not compressed:
-            fits = self.length in (frame_bytes, frame_bytes + frame_bytes % 2)
-            return ((self.start, frame_bytes),) if fits and self.start + self.length == self.size else None
-        if self.length != _UNDEFINED:
-            return None
-        view = ByteView(file)
-        if end_of_items(view, self.start) != self.size:
-            return None
-        try:
-            return frame_spans(view, self.start, self.size - self.start, 1)[0]
-        except CodestreamFaultError:
-            return None
+        fits = self.length in (frame_bytes, frame_bytes + frame_bytes % 2)
+        return ((self.start, frame_bytes),) if fits and self.start + self.length == size else None
 
 
-def _cut(file: BinaryIO) -> _Cut | None:
+def _compressed_span(cut: _Cut, size: int, locator: Locator, view: ByteView | None) -> tuple[Span, ...] | None:
+    """The same of fragments (PS3.5 A.4)."""
+    if cut.length != _UNDEFINED:
+        return None
+    if view is None:
+        with locator.open() as file:
+            return _compressed_span(cut, size, locator, ByteView(file))
+    if end_of_items(view, cut.start) != size:
+        return None
+    try:
+        return frame_spans(view, cut.start, size - cut.start, 1)[0]
+    except CodestreamFaultError:
+        return None
+
+
+def _cut(head: bytes) -> _Cut | None:
     """None where a thing is not as in a plain file of PS3.10: preamble, file meta group, ascending elements, pixels."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    head = file.read(HEADER_BYTES)
     if head[128:134] != b"DICM\x02\x00":
         return None
     found: list[Element] = []
@@ -148,7 +154,7 @@ def _cut(file: BinaryIO) -> _Cut | None:
                 at += 8
             tag = group << 16 | element
             if tag == _PIXEL_DATA:
-                return _Cut(found, at, length, size)
+                return _Cut(found, at, length)
             if tag <= last or tag > 0x7FE00000 or length > len(head) - at:  # undefined lengths are among these
                 return None
             found.append((tag, vr, head[at : at + length]))

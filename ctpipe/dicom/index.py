@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 # (function, tasks) -> (task, result) in any order: here one after the other, in the pipeline on a cluster.
 Runner = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
 
-FILES_A_TASK = 64
+FILES_A_TASK = 128
 FILES_A_COMMIT = 2000
 _ENTRIES_A_FILE = 1 << 21  # more than an archive may have members
 

@@ -26,7 +26,7 @@ from ctpipe.words import VerdictKind
 
 # Faults of a plane that mean that its file is broken: it refuses its whole series (corpus policy, rule 12).
 BROKEN = frozenset({"truncated", "no-pixels", "decode", "bomb", "unsupported-pixels", "unreadable"})
-PLANES_A_TASK = 16
+PLANES_A_TASK = 48
 
 
 class Judge:

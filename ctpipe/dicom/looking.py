@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import BinaryIO
 
 from ctpipe.dicom import elements
-from ctpipe.dicom.alike import Alike
+from ctpipe.dicom.alike import HEADER_BYTES, Alike
+from ctpipe.dicom.archives import archive_kind
 from ctpipe.dicom.classify import not_a_ct_image
 from ctpipe.dicom.header_text import to_text
 from ctpipe.dicom.headers import PlaneHeader, planes_of
@@ -69,12 +69,18 @@ def look(task: Look) -> list[Seen]:
 
 
 def _look_at(place: int, found: Item, alike: Alike) -> Seen:
+    if found.fault is not None:
+        return Seen(place, "", (Entry((), fault=found.fault),))
     try:
-        signature = found.locator.signature()
+        seen = found.locator.glance(HEADER_BYTES)
+        if archive_kind(seen.head) is None:
+            known = alike.plane(seen.head, seen.size, found.locator)
+            if known is not None:
+                return Seen(place, seen.signature, (Entry((), (_line(known, found, None),)),))
     except InputError as error:
         return Seen(place, "", (Entry((), fault=_unreadable(error)),))
     entries = tuple(_entry(item, alike) for item in expand(found))
-    return Seen(place, signature, _whole_or_refused(entries))
+    return Seen(place, seen.signature, _whole_or_refused(entries))
 
 
 def _entry(item: Item, alike: Alike) -> Entry:
@@ -83,14 +89,15 @@ def _entry(item: Item, alike: Alike) -> Entry:
         return Entry(members, fault=item.fault)
     try:
         with item.locator.open() as file:
-            known = alike.plane(file, item.locator)
-            if known is not None:
-                return Entry(members, (_line(known, item, ByteView(file)),))
-            file.seek(0)
             head = file.read(HEAD_BYTES)
+            if members or item.locator.is_remote:  # of a file on disk it was tried before
+                view = ByteView(file)
+                known = alike.plane(view[:HEADER_BYTES], view.size, item.locator, view)
+                if known is not None:
+                    return Entry(members, (_line(known, item, view),))
             if not looks_like_dicom(head):
                 return Entry(members, fault=_no_dicom(head))
-            return _dicom_entry(item, file, parse(file), alike)
+            return _dicom_entry(item, parse(file), alike)
     except ParseFaultError as fault:
         series = alike.names.uid(fault.series_uid) if fault.series_uid else None
         return Entry(members, fault=Fault(VerdictKind.REJECT, fault.reason, fault.detail), series=series)
@@ -98,7 +105,7 @@ def _entry(item: Item, alike: Alike) -> Entry:
         return Entry(members, fault=_unreadable(error))
 
 
-def _dicom_entry(item: Item, file: BinaryIO, parsed: Parsed, alike: Alike) -> Entry:
+def _dicom_entry(item: Item, parsed: Parsed, alike: Alike) -> Entry:
     members, names = item.locator.members, alike.names
     series = None
     try:
@@ -109,7 +116,7 @@ def _dicom_entry(item: Item, file: BinaryIO, parsed: Parsed, alike: Alike) -> En
             if aside is None:
                 planes = planes_of(parsed, item.locator, 0, names)
                 if len(planes) == 1:
-                    alike.learn(file, parsed, planes[0])
+                    alike.learn(parsed, planes[0])
                 return Entry(members, tuple(_line(plane, item, parsed.view) for plane in planes))
     except Exception as error:  # pydicom reads sequences late: what a hostile one makes it raise is one verdict too
         fault = Fault(VerdictKind.REJECT, "unreadable", f"the file cannot be read ({type(error).__name__})")
@@ -119,8 +126,8 @@ def _dicom_entry(item: Item, file: BinaryIO, parsed: Parsed, alike: Alike) -> En
     return Entry(members, fault=aside, series=series)
 
 
-def _line(plane: PlaneHeader, item: Item, view: ByteView) -> PlaneLine:
-    if item.locator.members or not plane.in_place:  # unpacked here already: not once more for the digest
+def _line(plane: PlaneHeader, item: Item, view: ByteView | None) -> PlaneLine:
+    if view and (item.locator.members or not plane.in_place):  # unpacked here already: not once more for the digest
         stored = b"".join(view[at : at + length] for at, length in plane.spans)
         plane = replace(plane, digest=sha256(stored).hexdigest() if plane.spans else "")
     return PlaneLine(plane.series, plane.instance, to_text(plane))

@@ -15,9 +15,9 @@ _ORDER_AND_VALUES = [
         "np.argsort(self.heights", "np.argsort(-self.heights", "axial_plain", "feet_first_supine"),
     one("1", "the normal is column x row", "geometry:Stack.normal",
         "self.orientation[:3], self.orientation[3:]", "self.orientation[3:], self.orientation[:3]", "coronal"),
-    one("1", "PatientPosition turns the stack over", "headers:_position", "return elements.decimals(",
+    one("1", "PatientPosition turns the stack over", "headers:_position", "return position_of(",
         "if elements.text(ds, 'PatientPosition') == 'FFP':\n        return Decimals((0.0, 0.0, -1.0), 0.0)\n"
-        "    return elements.decimals(",
+        "    return position_of(",
         "patient_position_lies"),
     one("2", "always float32", "judging:_dtype", '"int16" if all(', '"float32" if all(', "axial_plain"),
     one("2", "int16 wherever all is whole, past its range too", "pixels:PlaneFacts.fits_int16",
@@ -96,7 +96,7 @@ _RESCALE = [
     one("5", "a missing slope and intercept are 1 and 0", "headers:_rescale", "return None",
         "faults.pop(); return Rescale(1.0, 0.0, padding)", "rescale_missing", "rescale_missing_one"),
     one("5", "slope 0 passes", "headers:_rescale", "if slope == 0:", "if False:", "rescale_slope_zero"),
-    one("5", "what Python reads as a number is one", "elements:decimals",
+    one("5", "what Python reads as a number is one", "elements:decimals_of",
         "if not all(_DECIMAL.fullmatch(part) for part in parts):",
         "if 'nan' in parts:\n        return Decimals(tuple(map(float, parts)), 0.0)\n    if False:",
         "rescale_nan"),
@@ -105,7 +105,7 @@ _RESCALE = [
     one("5", "an absent RescaleType is refused", "headers:_rescale", 'if kind and kind != ("HU",):',
         'if kind != ("HU",):', "rescale_type_absent"),
     more("5", "a modality LUT is overlooked",
-         Edit("headers:_object_faults", '"ModalityLUTSequence" in ds', "False"),
+         Edit("headers:_object_faults", 'elements.has(ds, "ModalityLUTSequence")', "False"),
          Edit("headers:_rescale", "return None", "faults.pop(); return Rescale(1.0, 0.0, padding)"), "modality_lut"),
 ]  # fmt: skip
 
@@ -178,11 +178,11 @@ _SPACING = [
 
 _HEADERS = [
     one("9", "SliceLocation stands in for a missing position", "headers:_position",
-        'return elements.decimals(ds, "ImagePositionPatient", 3, "missing-position")',
-        "where = elements.decimals(ds, 'SliceLocation', 1, 'missing-position') "
-        "if 'ImagePositionPatient' not in ds else None\n"
-        "    return Decimals((0.0, 0.0, where.values[0]), where.unit) if where else "
-        "elements.decimals(ds, 'ImagePositionPatient', 3, 'missing-position')", "missing_position_all"),
+        'return position_of(elements.raw_element(ds, "ImagePositionPatient"))',
+        "if 'ImagePositionPatient' in ds:\n"
+        "        return position_of(elements.raw_element(ds, 'ImagePositionPatient'))\n"
+        "    where = elements.decimals(ds, 'SliceLocation', 1, 'missing-position')\n"
+        "    return Decimals((0.0, 0.0, where.values[0]), where.unit)", "missing_position_all"),
     one("9", "a plane without a place is left out", "judging:Judge._verdicts", "homeless = [plane for",
         "single = replace(single, planes=[p for p in single.planes if _has_a_place(p)])\n"
         "    planes = [p for p in planes if _has_a_place(p)]\n    homeless = [plane for", "missing_position_one"),
@@ -291,16 +291,28 @@ _BROKEN_FILES = [
         "out[key] = names.text(value) if isinstance(value, str) else value", "out[key] = None", "enhanced_two_times"),
 ]  # fmt: skip
 
+_ALIKE = [
+    *(one(rule, f"{name} is not looked at in headers that are alike", "alike:_Cut.__init__",
+          "if element[0] in common", f"if element[0] in common and element[0] not in {tags}", entry)
+      for rule, name, tags, entry in (
+          ("3", "PixelRepresentation", "(0x00280103,)", "mixed_sign"),
+          ("5", "slope or intercept", "(0x00281052, 0x00281053)", "rescale_varies_integer"),
+          ("6", "AcquisitionNumber", "(0x00200012,)", "two_acquisitions_interleaved"),
+          ("10", "PatientID", "(0x00100020,)", "series_under_two_patients"))),
+    one("1", "headers that are alike stand at one position", "alike:Alike.plane", "position=position,",
+        "position=like.position,", "axial_plain"),
+]  # fmt: skip
+
 _PROMISES = [
     one("P1", "a description is kept", "headers:_attributes", "return out",
         "return {**out, 'description': elements.text(ds, 'StudyDescription') or '', "
         "'name': elements.text(ds, 'PatientName') or ''}", "phi_everywhere"),
     one("P2", "UIDs pass", "identity:Pseudonyms.uid", "if self.keep_uids", "if True", "phi_everywhere"),
-    one("P4", "an error quotes what it found", "elements:decimals", 'f"{keyword} holds a value that is not a number"',
+    one("P4", "an error quotes what it found", "elements:decimals_of", 'f"{keyword} holds a value that is not a number"',
         "str(parts)", "phi_in_error_path"),
     one("X5", "a deflated data set may grow without end", "parse:_inflate",
         "stream.decompress(packed, limit)", "stream.decompress(packed)", "bomb_deflated"),
 ]  # fmt: skip
 
 MUTATIONS = [*_ORDER_AND_VALUES, *_RESCALE, *_GROUPS, *_SPACING, *_HEADERS, *_SAME_TWICE, *_ASIDE, *_BROKEN_FILES,
-             *_PROMISES]  # fmt: skip
+             *_ALIKE, *_PROMISES]  # fmt: skip

@@ -12,6 +12,8 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +132,7 @@ class FullAt:
 
     def _opening(self, path: Path, mode: str) -> Any:
         self.count("open", self._full())
-        stream = builtins.open(path, mode)
+        stream = builtins.open(path, mode)  # noqa: SIM115 - closed by the one that is given
         shim = self
 
         class Stream:
@@ -294,3 +296,20 @@ def test_a_small_disk_that_fills_up_at_any_page(
 ) -> None:
     """S5: the same, one page or one file at a time."""
     assert _fill_up(job, disk, what, 1, capsys) >= 10
+
+
+def test_a_temporary_folder_that_is_full_is_told_and_no_fault_of_the_archive(
+    disk: Path, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """S5: a compressed archive that is unpacked where there is no room."""
+    with tarfile.open(tmp_path / "in.tar.gz", "w:gz") as archive:
+        archive.add(job.arguments[0], "CT")
+    monkeypatch.setattr("ctpipe.dicom.archives.IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    _room(disk, f"size={2 * PAGE}")
+    capsys.readouterr()
+    _told_plainly(main(["ingest", str(tmp_path / "in.tar.gz"), "--store", str(tmp_path / "S")]),
+                  capsys.readouterr().err, "archive")  # fmt: skip
+    _room(disk, "size=64m")
+    assert main(["ingest", str(tmp_path / "in.tar.gz"), "--store", str(tmp_path / "S")]) == 0
+    assert job.straight.items() >= {k: v for k, v in same_bytes(tmp_path / "S").items() if "/c/" in k}.items()

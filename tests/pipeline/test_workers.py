@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,14 @@ def workers(number: int) -> Iterator[Client]:
         Client(cluster) as client,
     ):  # fmt: skip
         yield client
+
+
+def test_threads_that_fit_one_process_start_no_other_and_listen_nowhere() -> None:
+    with client_for(12, threads_a_worker=64) as client:
+        assert client is not None
+        assert sum(client.nthreads().values()) == len(os.sched_getaffinity(0))
+        assert client.scheduler.address.startswith("inproc://")
+        assert dict(run_tasks(client, abs, [-1, -2, 3])) == {-1: 1, -2: 2, 3: 3}
 
 
 def test_one_and_two_workers_write_the_same_bytes(tmp_path: Path) -> None:

@@ -1,0 +1,236 @@
+"""SIGKILL of an ingest on two worker processes: of everything at once, and of one worker while the rest lives on."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+from line_made import CLASSES, same_bytes, small_patient
+
+import ctpipe
+from ctpipe import pipeline
+from ctpipe.errors import RunError
+from ctpipe.store import collect_garbage, open_store, verify
+
+KILLS = 20
+WORKER_KILLS = 8
+
+# Imports once, then forks a child for every line it is given: each leads a process group of its own, with two worker
+# processes in it. A child says when its workers are up, so that kills fall into the work and not into its start.
+NURSERY = """
+import json, os, sys
+import dask.delayed, distributed, pandas, pyarrow.parquet, pydicom, zarr
+from ctpipe import dicom, pipeline, store
+
+def imports():
+    import pandas, pyarrow.parquet, pydicom, zarr
+    from ctpipe import dicom, pipeline, store
+
+def work(scratch, arguments):
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", memory_limit=0,
+                                  dashboard_address="127.0.0.1:0", local_directory=scratch) as cluster, \\
+         distributed.Client(cluster) as client:
+        client.run(imports)
+        print("began", *client.run(os.getpid).values(), flush=True)
+        report = pipeline.ingest(client=client, **arguments)
+        print("ended", report.exit_code, flush=True)
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        work(*json.loads(line))
+        os._exit(0)
+    print("child", child, flush=True)
+    print("exit", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of a child. ended: whether the ingest came to its end; seconds: of the ingest, or until the kill."""
+
+    ended: bool
+    code: int
+    seconds: float
+    pids: tuple[int, ...]
+
+
+class Nursery:
+    """Runs an ingest on two workers in a child of its own, and kills its process group when told."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, stderr=subprocess.DEVNULL)  # fmt: skip
+
+    def run(self, scratch: Path, arguments: dict[str, object], kill_after: float | None = None) -> Ran:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([str(scratch), arguments]) + "\n")
+        self.process.stdin.flush()
+        child = self._next("child")[0]
+        pids = (child, *self._next("began"))
+        began = time.monotonic()
+        if kill_after is not None:
+            time.sleep(kill_after)
+            os.killpg(child, signal.SIGKILL)
+        seconds, ended = 0.0, False
+        while True:
+            word, *numbers = self._line()
+            if word == "ended":
+                ended, seconds = numbers == ["0"], time.monotonic() - began
+            if word == "exit":
+                return Ran(ended, int(numbers[0]), seconds or time.monotonic() - began, pids)
+
+    def _next(self, word: str) -> list[int]:
+        said, *numbers = self._line()
+        assert said == word
+        return [int(number) for number in numbers]
+
+    def _line(self) -> list[str]:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().split()
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    made = Nursery()
+    yield made
+    made.process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Three small series with labels, three slabs each."""
+    made = [small_patient(tmp_path_factory.mktemp("dicom"), number) for number in (1, 2, 3)]
+    return {"paths": [str(ct) for ct, _ in made], "labels": [str(masks) for _, masks in made], "classes": CLASSES}
+
+
+@pytest.fixture(scope="module")
+def whole(arguments: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Bytes of a store that was made in one process and undisturbed."""
+    store = tmp_path_factory.mktemp("undisturbed") / "S"
+    assert pipeline.ingest(store=store, **arguments).exit_code == 0
+    return same_bytes(store)
+
+
+def _nothing_half_done_shows(store: Path, whole: dict[str, str]) -> None:
+    """All that is listed is whole: every committed group reads, and its commit is that of the undisturbed run."""
+    if not (store / "ctpipe.json").exists():
+        return
+    for series in ctpipe.open_store(store).values():
+        assert series.read_planes(0, series.grid.shape.z).shape == series.grid.shape
+        for labels in series.labels.values():
+            assert labels.read_planes(0, labels.grid.shape.z).shape == labels.grid.shape
+    commits = [path.relative_to(store) for path in [*store.glob("*.ome.zarr/zarr.json"),
+                                                    *store.glob("*.ome.zarr/labels/*/zarr.json")]]  # fmt: skip
+    found = same_bytes(store)
+    assert all(found[str(path)] == whole[str(path)] for path in commits)
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process runs no more; a moment is granted to one that was just killed."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state in "ZX":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.slow
+def test_an_ingest_on_two_workers_that_is_killed_ends_in_the_same_bytes(
+    nursery: Nursery, arguments: dict[str, Any], whole: dict[str, str], tmp_path: Path
+) -> None:
+    """RELIABILITY S1, S10, C1, C4, C9: client, scheduler and workers killed together at twenty random moments."""
+    straight = nursery.run(tmp_path / "scratch", {**arguments, "store": str(tmp_path / "straight")})
+    assert straight.ended
+    assert len(straight.pids) == 3
+    assert same_bytes(tmp_path / "straight") == whole
+    moments = random.Random(11)
+    hits = started = 0
+    for number in range(KILLS):
+        given = {**arguments, "store": str(tmp_path / f"killed-{number}")}
+        store = Path(given["store"])
+        killed = nursery.run(tmp_path / "scratch", given, kill_after=moments.uniform(0.0, straight.seconds))
+        hits += not killed.ended and killed.code == -signal.SIGKILL
+        assert all(_gone(pid) for pid in killed.pids)
+        started += any(store.glob("*.ome.zarr/0/c/*/0/0"))
+        _nothing_half_done_shows(store, whole)
+        assert nursery.run(tmp_path / "scratch", given).ended  # goes on where the first one stopped
+        assert same_bytes(store) == whole, f"kill {number}"
+        assert verify(open_store(store))["faults"] == []
+        collect_garbage(open_store(store, mode="a"))
+        assert not list(store.rglob("*.partial"))
+        assert same_bytes(store) == whole
+        shutil.rmtree(store)
+    assert hits >= KILLS // 2  # an ingest that had already ended was not killed
+    assert started >= KILLS // 4  # and some of the kills found shards lying there
+
+
+class Killer(threading.Thread):
+    """Kills one worker process after a while."""
+
+    def __init__(self, pid: int, after: float) -> None:
+        super().__init__(daemon=True)
+        self.pid, self.after = pid, after
+
+    def run(self) -> None:
+        time.sleep(self.after)
+        os.kill(self.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_no_more_than_its_tasks(
+    arguments: dict[str, Any], whole: dict[str, str], tmp_path: Path
+) -> None:
+    """RELIABILITY C1, C3: one worker killed while client and scheduler live on: whole, or told and whole at the next."""
+    moments = random.Random(12)
+    hits = told = 0
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", memory_limit=0,
+                     dashboard_address="127.0.0.1:0", local_directory=tmp_path / "scratch") as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+        pipeline.ingest(store=tmp_path / "warm", client=client, **arguments)
+        began = time.monotonic()
+        pipeline.ingest(store=tmp_path / "straight", client=client, **arguments)
+        seconds = time.monotonic() - began
+        assert same_bytes(tmp_path / "straight") == whole
+        for number in range(WORKER_KILLS):
+            client.wait_for_workers(2, timeout=60)
+            store = tmp_path / f"killed-{number}"
+            pids = sorted(client.run(os.getpid).values())
+            killer = Killer(moments.choice(pids), moments.uniform(0.0, seconds))
+            killer.start()
+            try:
+                code = pipeline.ingest(store=store, client=client, **arguments).exit_code
+            except RunError as error:  # one line, and what is finished is kept
+                code = error.exit_code
+            assert code == 3 or same_bytes(store) == whole, f"kill {number}"
+            told += code == 3
+            hits += not killer.is_alive()
+            killer.join()
+            _nothing_half_done_shows(store, whole)
+            client.wait_for_workers(2, timeout=60)
+            assert pipeline.ingest(store=store, client=client, **arguments).exit_code == 0
+            assert same_bytes(store) == whole, f"kill {number}"
+            assert verify(open_store(store))["faults"] == []
+            shutil.rmtree(store)
+    assert hits >= WORKER_KILLS // 2
+    assert told < hits  # as a rule a lost worker is made good, and nobody need run again
