@@ -13,6 +13,7 @@ from ctpipe.store import files
 from ctpipe.store.labels import committed_names, group_names, labels_lock, write_index
 from ctpipe.store.layout import (
     COMMIT,
+    INDEX,
     LABELS,
     LEASES,
     PARTIAL,
@@ -27,6 +28,7 @@ from ctpipe.store.leases import EXPIRY_S, Lease, side_files
 from ctpipe.store.runs import read_run, run_keys
 from ctpipe.store.series import one_of
 from ctpipe.store.store import Store
+from ctpipe.store.verdicts import forget_volume
 
 
 def collect_garbage(store: Store, dry_run: bool = False, *, expiry_s: float = EXPIRY_S) -> list[str]:
@@ -135,6 +137,8 @@ def _remove_volume(root: Path, series_id: str) -> list[str]:
         paths = [root / volume_target(series_id), root / PLANES / f"{series_id}.parquet"]
         paths += [root / RUNS / f"{key}.json" for key in runs]
         paths += [root / REVIEWS / name for name in files.names(root / REVIEWS) if name.startswith(series_id)]
+        paths += [root / name for name in files.names(root) if name.startswith(INDEX)]  # headers of all sources
+        forget_volume(root, series_id)
         return sorted(_remove_files(root, paths))
 
 

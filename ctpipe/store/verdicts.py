@@ -30,20 +30,29 @@ def write_verdicts(root: Path, rows: Sequence[dict[str, Any]]) -> None:
         _write(root, pd.concat([kept.astype(object), fresh.astype(object)], ignore_index=True))
 
 
-def forget_series(root: Path, series: str) -> None:
-    """Drop what is told of one series."""
+def forget_volume(root: Path, volume: str) -> None:
+    """Drop what is told of a volume, and of its series beside it."""
     with Lease(root, "the verdicts of the store", wait_s=_WAIT_S, name="verdicts.json"):
         before = read_verdicts(root)
-        if (before["series"] == series).any():
-            _write(root, before[before["series"] != series])
+        its_own = before["id"] == volume
+        if its_own.any():
+            _write(root, before[~its_own & ~before["series"].isin(before.loc[its_own, "series"].dropna())])
 
 
 def read_verdicts(root: Path) -> pd.DataFrame:
-    """All rows; none where nothing was ever given."""
+    """All rows; none where nothing was ever given, or where the table cannot be read: it is told, never relied on."""
     import pandas as pd
+    import pyarrow as pa
 
+    none = pd.DataFrame(columns=list(COLUMNS))
     data = files.read(root / VERDICTS)
-    return pd.DataFrame(columns=list(COLUMNS)) if data is None else pd.read_parquet(BytesIO(data))
+    if data is None:
+        return none
+    try:
+        found = pd.read_parquet(BytesIO(data))
+    except (OSError, ValueError, pa.ArrowException):
+        return none
+    return found if tuple(found.columns) == COLUMNS else none
 
 
 def _write(root: Path, table: pd.DataFrame) -> None:

@@ -10,6 +10,7 @@ from store_made import ID, fill, grid, hu, labels, labels_meta, put, same_bytes,
 
 from ctpipe.errors import NotThereError, StoreBusyError, UsageError
 from ctpipe.store import collect_garbage, open_store, remove
+from ctpipe.store.verdicts import read_verdicts
 
 SHAPE = (40, 20, 20)
 
@@ -85,13 +86,19 @@ def test_removing_a_volume_reaches_all_that_is_derived_from_it(store) -> None:
     store.write_run("other", {"series": ["0123"]})
     (store.root / f"reviews/{ID}-session").mkdir(parents=True)
     (store.root / f"reviews/{ID}-session/stroke").write_bytes(b"x")
+    told = [{"series": "u-aa", "verdict": "accept", "reason": "", "detail": "", "cure": "", "files": 3, "id": volume}
+            for volume in (ID, None)]  # fmt: skip
+    store.write_verdicts([*told, {**told[0], "series": "u-bb", "id": "0123"}])
+    (store.root / "index.sqlite").write_bytes(b"u-aa")
     removed = remove(store, ID[:6])
     assert f"{ID}.ome.zarr" in removed
+    assert list(read_verdicts(store.root)["series"]) == ["u-bb"]
     assert list(store) == []
     assert list(store.runs()) == ["other"]
     left = [str(path) for path in store.root.rglob("*") if ID in path.name]
     assert left == []
-    assert not any(ID.encode() in path.read_bytes() for path in store.root.rglob("*") if path.is_file())
+    texts = (ID.encode(), b"u-aa")
+    assert not any(text in path.read_bytes() for text in texts for path in store.root.rglob("*") if path.is_file())
 
 
 def test_removing_a_run_takes_its_labels_and_its_record_only(store) -> None:
