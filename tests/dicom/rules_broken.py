@@ -233,7 +233,7 @@ _ASIDE = [
         "non_image_objects"),
     more("11", "links are followed",
          Edit("sources:_walk", "os.lstat(path)", "os.stat(path)"),
-         Edit("sources:_open_source", "os.O_NOFOLLOW | ", ""), "symlink_out_of_tree"),
+         Edit("sources:_open_regular", "os.O_NOFOLLOW | ", ""), "symlink_out_of_tree"),
     one("11", "special files are opened", "sources:_walk", "elif not stat.S_ISREG(status.st_mode):", "elif False:",
         "fifo_in_folder"),
 ]  # fmt: skip
@@ -295,8 +295,6 @@ _ALIKE = [
     *(one(rule, f"{name} is not looked at in headers that are alike", "alike:_Cut.__init__",
           "if element[0] in common", f"if element[0] in common and element[0] not in {tags}", entry)
       for rule, name, tags, entry in (
-          ("3", "PixelRepresentation", "(0x00280103,)", "mixed_sign"),
-          ("5", "slope or intercept", "(0x00281052, 0x00281053)", "rescale_varies_integer"),
           ("6", "AcquisitionNumber", "(0x00200012,)", "two_acquisitions_interleaved"),
           ("10", "PatientID", "(0x00100020,)", "series_under_two_patients"))),
     one("1", "headers that are alike stand at one position", "alike:Alike.plane", "position=position,",
@@ -308,8 +306,8 @@ _PROMISES = [
         "return {**out, 'description': elements.text(ds, 'StudyDescription') or '', "
         "'name': elements.text(ds, 'PatientName') or ''}", "phi_everywhere"),
     one("P2", "UIDs pass", "identity:Pseudonyms.uid", "if self.keep_uids", "if True", "phi_everywhere"),
-    one("P4", "an error quotes what it found", "elements:decimals_of", 'f"{keyword} holds a value that is not a number"',
-        "str(parts)", "phi_in_error_path"),
+    one("P4", "an error quotes what it found", "elements:decimals_of",
+        'f"{keyword} holds a value that is not a number"', "str(parts)", "phi_in_error_path"),
     one("X5", "a deflated data set may grow without end", "parse:_inflate",
         "stream.decompress(packed, limit)", "stream.decompress(packed)", "bomb_deflated"),
 ]  # fmt: skip

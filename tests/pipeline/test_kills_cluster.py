@@ -31,7 +31,7 @@ WORKER_KILLS = 8
 # Imports once, then forks a child for every line it is given: each leads a process group of its own, with two worker
 # processes in it. A child says when its workers are up, so that kills fall into the work and not into its start.
 NURSERY = """
-import json, os, sys
+import faulthandler, json, os, sys
 import dask.delayed, distributed, pandas, pyarrow.parquet, pydicom, zarr
 from ctpipe import dicom, pipeline, store
 
@@ -52,7 +52,9 @@ for line in sys.stdin:
     child = os.fork()
     if child == 0:
         os.setsid()
-        work(*json.loads(line))
+        scratch, arguments = json.loads(line)
+        faulthandler.dump_traceback_later(120, exit=True, file=open(scratch + "-hung.txt", "w"))
+        work(scratch, arguments)
         os._exit(0)
     print("child", child, flush=True)
     print("exit", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -172,7 +174,8 @@ def test_an_ingest_on_two_workers_that_is_killed_ends_in_the_same_bytes(
         assert all(_gone(pid) for pid in killed.pids)
         started += any(store.glob("*.ome.zarr/0/c/*/0/0"))
         _nothing_half_done_shows(store, whole)
-        assert nursery.run(tmp_path / "scratch", given).ended  # goes on where the first one stopped
+        resumed = nursery.run(tmp_path / "scratch", given)  # goes on where the first one stopped
+        assert resumed.ended, (tmp_path / "scratch-hung.txt").read_text()
         assert same_bytes(store) == whole, f"kill {number}"
         assert verify(open_store(store))["faults"] == []
         collect_garbage(open_store(store, mode="a"))
@@ -204,7 +207,7 @@ def test_a_worker_that_is_killed_costs_no_more_than_its_tasks(
     hits = told = 0
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", memory_limit=0,
-                     dashboard_address="127.0.0.1:0", local_directory=tmp_path / "scratch") as cluster,
+                     dashboard_address="127.0.0.1:0", local_directory=str(tmp_path / "scratch")) as cluster,
         Client(cluster) as client,
     ):  # fmt: skip
         pipeline.ingest(store=tmp_path / "warm", client=client, **arguments)
