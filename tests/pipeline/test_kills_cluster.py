@@ -174,8 +174,10 @@ def test_an_ingest_on_two_workers_that_is_killed_ends_in_the_same_bytes(
         assert all(_gone(pid) for pid in killed.pids)
         started += any(store.glob("*.ome.zarr/0/c/*/0/0"))
         _nothing_half_done_shows(store, whole)
-        resumed = nursery.run(tmp_path / "scratch", given)  # goes on where the first one stopped
-        assert resumed.ended, (tmp_path / "scratch-hung.txt").read_text()
+        if number % 5:  # goes on where the first one stopped: in this process, which is soon there, or on two workers
+            assert pipeline.ingest(**given).exit_code == 0
+        else:
+            assert nursery.run(tmp_path / "scratch", given).ended, (tmp_path / "scratch-hung.txt").read_text()
         assert same_bytes(store) == whole, f"kill {number}"
         assert verify(open_store(store))["faults"] == []
         collect_garbage(open_store(store, mode="a"))
@@ -202,7 +204,7 @@ class Killer(threading.Thread):
 def test_a_worker_that_is_killed_costs_no_more_than_its_tasks(
     arguments: dict[str, Any], whole: dict[str, str], tmp_path: Path
 ) -> None:
-    """RELIABILITY C1, C3: one worker killed while client and scheduler live on: whole, or told and whole at the next."""
+    """RELIABILITY C1, C3: one worker killed, client and scheduler live on: whole, or told and whole at the next call."""
     moments = random.Random(12)
     hits = told = 0
     with (
