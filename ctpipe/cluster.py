@@ -23,7 +23,6 @@ from distributed.scheduler import KilledWorker
 
 from ctpipe.errors import CtpipeError, RunError, UsageError
 
-Progress = Callable[[str, int, int], None] | None  # (stage, done, total)
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 

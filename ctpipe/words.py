@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
+
+# What tells how far a long call is: progress(stage, done, total); None where nobody wants to know.
+Progress = Callable[[str, int, int], None] | None
 
 
 class ZYX(NamedTuple):

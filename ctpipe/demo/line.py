@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from ctpipe.demo.phantom import phantom
 from ctpipe.errors import RunError, UsageError
 from ctpipe.patches import patch_table
 from ctpipe.store import open_store
-
-Progress = Callable[[str, int, int], None] | None
+from ctpipe.words import Progress
 
 RECIPE = "demo"
 TRAINING_PATIENTS = 4

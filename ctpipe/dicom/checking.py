@@ -9,14 +9,14 @@ from pathlib import Path
 
 from ctpipe.dicom.arrange import Options
 from ctpipe.dicom.identity import Pseudonyms, load_pseudonyms
-from ctpipe.dicom.index import Index, Lot, Progress, Runner, here
+from ctpipe.dicom.index import Index, Lot, Runner, here
 from ctpipe.dicom.judging import Judge
 from ctpipe.dicom.objects import is_object
 from ctpipe.dicom.raster import is_raster, raster_verdict
 from ctpipe.dicom.sources import Item, Locator
 from ctpipe.dicom.verdict import CURES, Verdict
 from ctpipe.errors import NotThereError
-from ctpipe.words import VerdictKind
+from ctpipe.words import Progress, VerdictKind
 
 Paths = Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
 _RANK = [VerdictKind.ACCEPT, VerdictKind.REPAIR, VerdictKind.REJECT, VerdictKind.SET_ASIDE]

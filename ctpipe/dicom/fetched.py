@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from ctpipe.dicom.inbox import Budget, Inbox, Limits
 from ctpipe.dicom.remote import RemoteUrl, SeriesRef, is_network, parse_url
 from ctpipe.errors import InputError
-from ctpipe.words import VerdictKind
+from ctpipe.words import Progress, VerdictKind
 
 if TYPE_CHECKING:
     from ctpipe.dicom.verdict import Verdict
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["fetch", "is_network"]
 
 _PREFIX, _LOCK = "ctpipe-fetch-", "in-use"
-Progress = Callable[[str, int, int], None] | None
 
 
 class _Session(Protocol):

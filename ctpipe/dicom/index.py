@@ -21,9 +21,8 @@ from ctpipe.dicom.identity import Pseudonyms
 from ctpipe.dicom.looking import Entry, Look, PlaneLine, Seen, look
 from ctpipe.dicom.sources import Fault, Item, Locator, walk
 from ctpipe.errors import BudgetError, InputError
-from ctpipe.words import VerdictKind
+from ctpipe.words import Progress, VerdictKind
 
-Progress = Callable[[str, int, int], None] | None
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 # (function, tasks) -> (task, result) in any order: here one after the other, in the pipeline on a cluster.

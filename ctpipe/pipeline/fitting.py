@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from ctpipe.patches import PatchTable, PlaneReader, patch_table
 from ctpipe.pipeline import organ
 from ctpipe.pipeline.reports import TrainReport
 from ctpipe.store import Series, Store, open_store
-
-Progress = Callable[[str, int, int], None] | None
+from ctpipe.words import Progress
 
 
 def train(

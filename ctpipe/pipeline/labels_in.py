@@ -10,14 +10,14 @@ import numpy as np
 from distributed import Client
 
 from ctpipe import dicom
-from ctpipe.cluster import Progress, client_for, run_tasks
+from ctpipe.cluster import client_for, run_tasks
 from ctpipe.dicom import Assignment, ClassTable, Pseudonyms, Structure, Verdict
 from ctpipe.errors import UsageError
 from ctpipe.pipeline.keys import truth_key
 from ctpipe.pipeline.reports import TakenLabels
 from ctpipe.store import GroupWriter, LabelsMeta, SlabRecord, Store
 from ctpipe.volume import Grid, Slab, slabs_of
-from ctpipe.words import LabelKind, VerdictKind
+from ctpipe.words import LabelKind, Progress, VerdictKind
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -32,9 +32,8 @@ from ctpipe.pipeline.reports import InferReport, Run
 from ctpipe.predict import score_centres
 from ctpipe.store import GroupWriter, Labels, LabelsMeta, Series, SlabRecord, Store, open_store
 from ctpipe.volume import Level, Slab, slabs_of
-from ctpipe.words import LabelKind, Region
+from ctpipe.words import LabelKind, Progress, Region
 
-Progress = Callable[[str, int, int], None] | None
 DEVICE = "cpu"
 # A centre above this is evaluated as body; below it is air or lung.
 BODY_HU = -500

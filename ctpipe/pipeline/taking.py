@@ -11,13 +11,14 @@ from typing import Any
 from distributed import Client
 
 from ctpipe import dicom
-from ctpipe.cluster import Progress, client_for, run_tasks
+from ctpipe.cluster import client_for, run_tasks
 from ctpipe.dicom import ClassTable, Options, Verdict
 from ctpipe.errors import UsageError
 from ctpipe.pipeline.labels_in import take_labels
 from ctpipe.pipeline.reports import IngestReport
 from ctpipe.pipeline.volumes_in import take_volumes
 from ctpipe.store import Store, open_store
+from ctpipe.words import Progress
 
 Paths = Sequence[str | Path] | str | Path
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from distributed import Client
 
 from ctpipe import dicom
-from ctpipe.cluster import Progress, run_tasks
+from ctpipe.cluster import run_tasks
 from ctpipe.dicom import Examination, Verdict, VolumeSource
 from ctpipe.errors import InputError, StoreBusyError
 from ctpipe.pipeline.reports import TakenVolume
 from ctpipe.store import GroupWriter, Lease, SlabRecord, Store, VolumeMeta
 from ctpipe.volume import Slab
-from ctpipe.words import VerdictKind
+from ctpipe.words import Progress, VerdictKind
 
 Outcome = TakenVolume | Verdict
 

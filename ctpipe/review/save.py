@@ -13,14 +13,13 @@ from ctpipe.errors import BudgetError, RunError, UsageError
 from ctpipe.review.working_copy import CopyRecord, WorkingCopy, disk_errors
 from ctpipe.store import LabelsMeta
 from ctpipe.volume import Slab, slabs_of
-from ctpipe.words import LabelKind
+from ctpipe.words import LabelKind, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from ctpipe.store import GroupWriter, Labels, Series, Store
 
-    Progress = Callable[[str, int, int], None]
 
 ALGORITHM = "review-1"  # enters the key: a change of what is saved for the same strokes gets another name
 
@@ -42,7 +41,7 @@ class SaveResult:
         return f"saved as {self.name}{changed}"
 
 
-def save_review(store: Store, series: Series, copy: WorkingCopy, progress: Progress | None = None) -> SaveResult:
+def save_review(store: Store, series: Series, copy: WorkingCopy, progress: Progress = None) -> SaveResult:
     """Write the state of `copy` as a new label group of `series`; the copy stays and may be edited further.
 
     store: opened with mode "a". Two passes over the slabs: digests first, since the name is made of them.
@@ -129,7 +128,7 @@ def _refuse_unnamed(labels: list[int], classes: Mapping[int, str]) -> None:
         )
 
 
-def _write(store: Store, writer: GroupWriter, copy: WorkingCopy, digests: list[str], progress: Progress | None) -> None:
+def _write(store: Store, writer: GroupWriter, copy: WorkingCopy, digests: list[str], progress: Progress) -> None:
     with store.lease(writer.target) as lease:
         try:
             writer.prepare()

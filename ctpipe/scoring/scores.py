@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -16,8 +16,7 @@ from ctpipe.errors import InputError, StoreFaultError, UsageError
 from ctpipe.scoring.confusion import Confusion
 from ctpipe.scoring.lesions import LesionScores, LesionTally
 from ctpipe.volume import Grid, slabs_of
-
-Progress = Callable[[str, int, int], None]
+from ctpipe.words import Progress
 
 
 class LabelsLike(Protocol):
@@ -84,7 +83,7 @@ class VolumeScores:
         }
 
 
-def evaluate_volume(truth: LabelsLike, prediction: LabelsLike, progress: Progress | None = None) -> VolumeScores:
+def evaluate_volume(truth: LabelsLike, prediction: LabelsLike, progress: Progress = None) -> VolumeScores:
     """Scores of a prediction against a truth on the same grid; each slab of either is read once.
 
     Classes are matched by name: their label numbers may differ, and either side may have classes that the other lacks.

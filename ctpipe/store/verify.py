@@ -13,11 +13,10 @@ from ctpipe.store.layout import COMMIT, LABELS, SUFFIX, volume_target
 from ctpipe.store.runs import read_run, run_keys
 from ctpipe.store.series import Labels, Series
 from ctpipe.store.store import Store
+from ctpipe.words import Progress
 
-Progress = Callable[[str, int, int], None]
 
-
-def verify(store: Store, progress: Progress | None = None) -> dict[str, Any]:
+def verify(store: Store, progress: Progress = None) -> dict[str, Any]:
     """Read all committed data: {"checked": shards, "bytes": n, "faults": [{"volume", "array", "shard", "what"}]}.
 
     Each shard's size, CRC-32C and voxel digest, each array's zarr.json, each group's digest, the plane tables and the

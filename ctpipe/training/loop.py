@@ -18,6 +18,7 @@ from ctpipe.models import Model, build_network, input_channels, load_vgg16_body,
 from ctpipe.patches import PatchTable
 from ctpipe.training.loader import ReaderOf, TileLoader, Tiling, check_apart
 from ctpipe.training.validation import ValidationSet, mean_dice
+from ctpipe.words import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,6 @@ WARM_UP = 0.05
 # much from epoch to epoch while the learning rate is high, and weights settle when it has come down.
 EQUAL_DICE = 0.01
 
-Progress = Callable[[str, int, int], None] | None
 State = dict[str, torch.Tensor]
 
 
