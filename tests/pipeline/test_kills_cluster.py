@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,8 @@ class Nursery:
         began = time.monotonic()
         if kill_after is not None:
             time.sleep(kill_after)
-            os.killpg(child, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended already
+                os.killpg(child, signal.SIGKILL)
         seconds, ended = 0.0, False
         while True:
             word, *numbers = self._line()
