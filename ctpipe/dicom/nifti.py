@@ -10,7 +10,6 @@ import zlib
 from io import BytesIO
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from ctpipe.dicom.lattice import corner_indexes
@@ -31,12 +30,14 @@ def is_nifti(head: bytes) -> bool:
 
 def nifti_header(head: bytes) -> RasterHeader:
     """What the first bytes of a file say. Raises LabelFaultError."""
+    from nibabel.spatialimages import HeaderDataError  # a tenth of a second, for those who bring a NIfTI
+
     header = _header(_unzipped_head(head))
     try:
         slope, inter = header.get_slope_inter()
         intent = int(header["intent_code"])
         unit = int(header["xyzt_units"]) & 7
-    except (nib.spatialimages.HeaderDataError, ValueError) as error:
+    except (HeaderDataError, ValueError) as error:
         raise LabelFaultError("bad-rescale", "a NIfTI slope is no number", "write the file again") from error
     if unit not in MILLIMETRES:
         raise LabelFaultError("bad-pixel-spacing", "a NIfTI volume in another unit than mm", "write it in mm")
@@ -63,11 +64,14 @@ def _unzipped_head(head: bytes) -> bytes:
 
 
 def _header(head: bytes) -> Any:
+    import nibabel as nib
+    from nibabel.wrapstruct import WrapStructError
+
     kind = nib.Nifti2Header if head[4:8] == b"n+2\0" else nib.Nifti1Header
     try:
         header = kind.from_fileobj(BytesIO(head[:540] if kind is nib.Nifti2Header else head[:348]), check=False)
         dtype = header.get_data_dtype()
-    except (nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError, ValueError, KeyError) as error:
+    except (nib.spatialimages.HeaderDataError, WrapStructError, ValueError, KeyError) as error:
         raise LabelFaultError("unreadable", "a NIfTI header cannot be read", "write the file again") from error
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         problem = "a NIfTI volume of colours, complex or very long numbers"
@@ -95,9 +99,11 @@ def _offset(header: Any) -> int:
 
 def _lps_rows(header: Any) -> Rows:
     """4x4 affine (i, j, k, 1) -> LPS mm, by sform, else qform. Raises LabelFaultError where neither or both differ."""
+    from nibabel.spatialimages import HeaderDataError
+
     try:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-    except (ValueError, nib.spatialimages.HeaderDataError) as error:
+    except (ValueError, HeaderDataError) as error:
         raise LabelFaultError(
             "bad-orientation", "a NIfTI orientation is no rotation", "write the file again"
         ) from error
