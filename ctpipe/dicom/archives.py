@@ -6,6 +6,7 @@ beside it is not worth a guess (corpus policy, rule 13).
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import lzma
@@ -17,10 +18,12 @@ import threading
 import zipfile
 import zlib
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Literal, Protocol, cast
 
 from ctpipe.dicom.objects import is_object, open_object
+from ctpipe.errors import BudgetError
 
 MIB = 1 << 20
 MAX_MEMBERS = 1_000_000
@@ -225,6 +228,22 @@ class TarArchive:
         self._file.close()
 
 
+def _spill(out: IO[bytes], block: bytes) -> None:
+    """Add a block to a temporary file. Raises BudgetError where the temporary folder has no room for it."""
+    try:
+        out.write(block)
+        out.flush()
+    except OSError as error:
+        with suppress(OSError):
+            out.close()
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BudgetError(
+            "the disk of the temporary folder is full: a compressed archive is unpacked there",
+            "set TMPDIR to a folder with more space, or unpack the archive and give the folder",
+        ) from None
+
+
 def _unpacked(file: IO[bytes], packed: int) -> IO[bytes] | None:
     """The tar within a gzip file, or None where something else was compressed (a NIfTI volume, say)."""
     out: IO[bytes] | None = None
@@ -235,14 +254,14 @@ def _unpacked(file: IO[bytes], packed: int) -> IO[bytes] | None:
                 return None
             # it lives as long as the archive
             out = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES))  # noqa: SIM115
-            out.write(start)
+            _spill(out, start)
             size = len(start)
             while block := stream.read(COPY_BYTES):
                 size += len(block)
                 if size > MAX_TOTAL_BYTES or (size > RATIO_COUNTS_ABOVE and size > MAX_RATIO * packed):
                     out.close()
                     raise ArchiveFaultError("bomb", "an archive expands beyond the ratio limit: too large")
-                out.write(block)
+                _spill(out, block)
     except (*_BROKEN, OSError):
         if out is not None:
             out.close()
@@ -271,7 +290,7 @@ def _open(file: IO[bytes], size: int) -> Archive | None:
         if kind == "tar":
             return TarArchive(file, size)
         raise ArchiveFaultError("unreadable", "a file is no archive any more", "check the input again")
-    except ArchiveFaultError:
+    except (ArchiveFaultError, BudgetError):
         file.close()
         raise
 
@@ -297,7 +316,7 @@ def _downloaded(url: str) -> IO[bytes]:
             if size > MAX_ARCHIVE_BYTES:
                 out.close()
                 raise ArchiveFaultError("bomb", "an archive in a bucket is too large: the limit is 64 GiB")
-            out.write(block)
+            _spill(out, block)
     out.seek(0)
     return out
 

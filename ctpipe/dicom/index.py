@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from ctpipe.dicom.headers import PlaneHeader
 from ctpipe.dicom.identity import Pseudonyms
 from ctpipe.dicom.looking import Entry, Look, PlaneLine, Seen, look
 from ctpipe.dicom.sources import Fault, Item, Locator, walk
-from ctpipe.errors import BudgetError, InputError
+from ctpipe.errors import BudgetError, InputError, StoreBusyError, StoreFaultError
 from ctpipe.words import Progress, VerdictKind
 
 Task = TypeVar("Task")
@@ -233,14 +234,16 @@ class Index:
 def _connect(kept_in: Path | None, names: Pseudonyms) -> sqlite3.Connection:
     """The kept index, or a fresh one where it is unreadable, of another key or of another version: it is a cache."""
     if kept_in is None:
-        db = sqlite3.connect("")
+        db = sqlite3.connect("", factory=_Connection)
         db.executescript(_KEPT)
         return db
     stamp = json.dumps([TEXT_VERSION, names.fingerprint, names.keep_uids])
     for _ in range(2):
+        with _plain_errors():
+            db = sqlite3.connect(kept_in, timeout=60, factory=_Connection)
         try:
-            db = sqlite3.connect(kept_in, timeout=60)
-            os.chmod(kept_in, 0o600)
+            with suppress(PermissionError):  # another user's, who shares the store with us
+                os.chmod(kept_in, 0o600)
             db.executescript(_KEPT + "create table if not exists stamp (text text);")
             found = db.execute("select text from stamp").fetchone()
             if found is None:
@@ -249,10 +252,57 @@ def _connect(kept_in: Path | None, names: Pseudonyms) -> sqlite3.Connection:
             if found in (None, (stamp,)):
                 return db
             db.close()
-        except sqlite3.DatabaseError:
-            pass
+        except StoreFaultError:
+            db.close()
+        except BaseException:
+            db.close()
+            raise
         kept_in.unlink(missing_ok=True)
     raise BudgetError("the index in the store cannot be written", "see that the disk has space and can be written")
+
+
+class _Connection(sqlite3.Connection):
+    """SQLite's, that says what is wrong in our own errors."""
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        with _plain_errors():
+            return super().execute(*args)
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        with _plain_errors():
+            return super().executemany(*args)
+
+    def executescript(self, *args: Any) -> sqlite3.Cursor:
+        with _plain_errors():
+            return super().executescript(*args)
+
+    def commit(self) -> None:
+        with _plain_errors():
+            super().commit()
+
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_NO_ROOM = {
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
+}  # fmt: skip
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = error.sqlite_errorcode & 0xFF  # the rest of the bits say where in SQLite
+        if code in _BUSY:
+            problem = "another process writes the index of source files in this store"
+            raise StoreBusyError(problem, "wait until it ends, then run the same line again") from error
+        if code in _NO_ROOM:
+            # SQLite does not tell a full disk from one that refuses a new file
+            problem = "the index of source files cannot be written: the disk is full, or may not be written"
+            cure = "free some space in the store and in the temporary folder, then run the same line again"
+            raise BudgetError(problem, cure) from error
+        problem = "the index of source files in the store is not readable"
+        raise StoreFaultError(problem, "remove index.sqlite: it is a cache, and made anew") from error
 
 
 def _signature(path: bytes) -> str | None:

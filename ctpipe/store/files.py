@@ -45,6 +45,12 @@ def write_atomic(path: Path, data: bytes | memoryview, *, exclusive: bool = Fals
     return True
 
 
+def open_lock(path: Path) -> int:
+    """Descriptor of a file that is only locked, never read; made where there is none."""
+    with _plain_errors(path, 0):
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+
 def sync(descriptor: int) -> None:
     """fsync, in one place so that a test can fail it."""
     os.fsync(descriptor)

@@ -251,7 +251,7 @@ def _machine() -> str:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """The file lock of all leases of a store; the kernel lets go of it when its holder dies."""
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = files.open_lock(folder / ".lock")
     try:
         deadline = time.monotonic() + _LOCK_WAIT_S
         while True:

@@ -15,7 +15,7 @@ from ctpipe.dicom.identity import Pseudonyms
 from ctpipe.dicom.sources import iter_items
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
-import mutants  # noqa: E402
+import mutants
 
 NAMES = Pseudonyms(b"k" * 32)
 IN_PLACE = sorted(set(mutants.SYNTAXES) - {"big-endian", "deflated"})

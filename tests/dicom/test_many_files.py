@@ -37,8 +37,11 @@ def many(folder: Path, count: int) -> None:
     of_series, of_plane, height = "1.2.826.0.1.3680043.10.77.", "1.2.826.0.1.3680043.10.78.", "1000.0"
     plane = builders.ct_series(
         builders.hu_block((1, 4, 4)),
-        edit=builders.setter(SeriesInstanceUID=f"{of_series}10000", SOPInstanceUID=f"{of_plane}100000000",
-                             ImagePositionPatient=["0", "0", height]),  # fmt: skip
+        edit=builders.setter(
+            SeriesInstanceUID=f"{of_series}10000",
+            SOPInstanceUID=f"{of_plane}100000000",
+            ImagePositionPatient=["0", "0", height],
+        ),
     )[0]
     for number in range(count):
         series, z = divmod(number, PER_SERIES)
@@ -62,7 +65,8 @@ def test_memory_is_flat_and_only_what_changed_is_opened_again(tmp_path, count):
     kept = tmp_path / "index.sqlite"
     opened, series, grown = look(tmp_path / "in", kept)
     assert (opened, series) == (count, count // PER_SERIES)
-    print(f"{count} files: peak of memory grew by {grown:.1f} MiB, index of {kept.stat().st_size / count:.0f} bytes a file")
+    size = kept.stat().st_size / count
+    print(f"{count} files: peak of memory grew by {grown:.1f} MiB, index of {size:.0f} bytes a file")
     assert grown < 48  # a list of 100,000 headers would be some 400 MiB
     assert look(tmp_path / "in", kept)[:2] == (0, count // PER_SERIES)
     changed = sorted((tmp_path / "in").rglob("00*"))[:7]

@@ -128,14 +128,3 @@ def test_a_killed_infer_ends_in_the_same_bytes(
     pipeline.train_model(base, small_recipe(stride=[1, 4, 4]), tmp_path / "model", validate=[])
     model = str(tmp_path / "model")
     _kill_and_compare(nursery, "infer", lambda store: {"store": str(store), "model": model}, base, tmp_path)
-
-
-@pytest.mark.slow
-def test_a_killed_cluster_ends_in_the_same_bytes(
-    nursery: Nursery, inputs: dict[str, list[str]], tmp_path: Path
-) -> None:
-    """RELIABILITY C1, C9: the same with Dask's worker processes in the group that is killed."""
-    more = [small_patient(tmp_path / "dicom", number) for number in (2, 3)]
-    given = {"paths": [*inputs["paths"], *(str(ct) for ct, _ in more)], "classes": CLASSES,
-             "labels": [*inputs["labels"], *(str(masks) for _, masks in more)]}  # fmt: skip
-    _kill_and_compare(nursery, "ingest", lambda store: {**given, "store": str(store)}, None, tmp_path)
