@@ -31,6 +31,7 @@ Runner = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any
 
 FILES_A_TASK = 128
 FILES_A_COMMIT = 2000
+FILES_HERE = 512  # so few are looked at here in less time than it takes to hand them out and gather the answers
 _ENTRIES_A_FILE = 1 << 21  # more than an archive may have members
 
 _KEPT = """
@@ -103,7 +104,8 @@ class Index:
             progress("index", 0, self.n_files)
         done = self._take_known(progress)
         kept = done
-        for _, results in run(look, self._unknown()):
+        runner = here if self.n_files - done <= FILES_HERE else run
+        for _, results in runner(look, self._unknown()):
             for seen in results:
                 self._keep(seen)
             done += len(results)
