@@ -38,7 +38,8 @@ test-all: $(READY) display servers lint
 	sh deploy/with-display.sh $(BIN)/python -m pytest
 
 bench: $(READY)
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
 # how many entries of the adversarial corpus pass through `ctpipe ingest`
 CORPUS ?= ../shared/corpus

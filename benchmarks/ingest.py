@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from made_series import write_compressed, write_raw
+from _made_series import write_compressed, write_raw
 
-WAYS = Path(__file__).parent / "ingest_ways.py"
+WAYS = Path(__file__).parent / "_ingest_ways.py"
 CORES = 2
 
 

@@ -1,6 +1,6 @@
 """Each way from a folder of DICOM to level 0 of a Zarr array, to be timed in a warm process of its own.
 
-python benchmarks/ingest_ways.py WAY FOLDER OUT REPEATS      prints one JSON object
+python benchmarks/_ingest_ways.py WAY FOLDER OUT REPEATS      prints one JSON object
 
 All write blosc zstd-1 with byte shuffle, chunks of 16 x 128 x 128 in shards of 32 planes, as ctpipe does; only ctpipe
 checks, keeps checksums and digests, and writes a manifest.
