@@ -31,6 +31,9 @@ def check(args: argparse.Namespace) -> int:
         _print_ledgers(document["volumes"])
         _print_verdicts(document["volumes"], document["summary"])
     summary = document["summary"]
+    if not document["volumes"]:
+        print("ctpipe: there are no files under the given paths; cure: name the folder that holds the DICOM files",
+              file=sys.stderr)  # fmt: skip
     taken = summary["accept"] + summary["repair"]
     return 3 if summary["reject"] or not taken else 0
 

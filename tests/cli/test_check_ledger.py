@@ -49,3 +49,8 @@ def test_what_is_refused_has_no_ledger(tmp_path, capsys):
     assert main(["check", str(builders.write_files(tmp_path / "in", files)), "--json"]) == 3
     (volume,) = json.loads(capsys.readouterr().out)["volumes"]
     assert (volume["verdict"], volume["ledger"]) == ("reject", None)
+
+
+def test_an_empty_folder_is_told(tmp_path, capsys):
+    assert main(["check", str(tmp_path)]) == 3
+    assert "there are no files under the given paths; cure:" in capsys.readouterr().err
