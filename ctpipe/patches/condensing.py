@@ -18,6 +18,8 @@ from ctpipe.patches.sources import Part
 from ctpipe.patches.virtual import with_virtual
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ctpipe.patches.table import PatchTable
 
 
@@ -40,15 +42,14 @@ def condensed(table: PatchTable, series: str, column: str, start: int, stop: int
     wanted = one._of_planes(first * step, last * step + 1)
     for low, piece in wanted._map(_piece, column, first * step, last * step + 1, float(missing)):
         at = low // step - first
-        lattice[at : at + len(piece)] = np.where(np.isnan(lattice[at : at + len(piece)]) | (piece != missing), piece,
-                                                 lattice[at : at + len(piece)])
+        lattice[at : at + len(piece)] = piece
     spread = _nearest if fill == "nearest" else _linear
     planes = spread(lattice, 0, np.arange(start, stop) - first * step, step)
     rows = spread(planes, 1, np.arange(height), grid.stride.y)
     return spread(rows, 2, np.arange(width), grid.stride.x)
 
 
-def _piece(rows, part: Part, spec: RowSpec, column: str, start: int, stop: int, missing: float
+def _piece(rows: pd.DataFrame, part: Part, spec: RowSpec, column: str, start: int, stop: int, missing: float
            ) -> tuple[int, NDArray[np.float32]]:
     """(first lattice plane in voxels, values at the lattice) of the rows of planes start..stop-1 of one partition."""
     grid = spec.grid(part.source)

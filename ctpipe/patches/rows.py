@@ -60,6 +60,7 @@ class RowSpec:
     organ: tuple[int, ...] = ()
     splits: tuple[tuple[str, str], ...] = ()
     steps: tuple[Step, ...] = ()
+    saved_types: tuple[tuple[str, Any], ...] = ()  # of a saved table: {column: dtype, or the categories}
 
     @property
     def fractions(self) -> tuple[tuple[int, str], ...]:
