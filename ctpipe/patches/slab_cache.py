@@ -114,7 +114,7 @@ class SlabBudget(WorkerPlugin):
     """Gives every worker of a cluster the same budget of slabs."""
 
     name = "ctpipe-slabs"
-    idempotent = False  # a later budget takes the place of the earlier one
+    idempotent = False
 
     def __init__(self, budget: int) -> None:
         self.budget = budget

@@ -47,7 +47,7 @@ def stratified_splits(counts: pd.DataFrame, shares: Mapping[str, float], seed: i
     members = np.zeros(len(part), int)
     found = {}
     for left, i in zip(range(len(order), 0, -1), order, strict=True):
-        lack = part[:, None] - held
+        lack = 1 - held / part[:, None]  # relative, so that a small split gets its share of what is rare
         gain = (lack * brings[i]).sum(axis=1)
         empty = np.flatnonzero(members == 0)
         allowed = empty if len(empty) >= left else np.arange(len(part))  # no split stays empty

@@ -112,7 +112,7 @@ class _Ask:
             kind = "VIEW" if self.times == 1 else "TABLE"
             try:
                 connection.execute(f"CREATE TEMP {kind} rows AS SELECT * FROM stream")
-                answer = connection.execute(self.query).to_arrow_table()
+                answer = connection.sql(self.query).to_arrow_table()
             except duckdb.OutOfMemoryException as error:
                 raise BudgetError("the query needs more memory and disk than it may use", "group or filter more"
                                   ) from error
@@ -170,6 +170,7 @@ def _connected(folder: str | Path | None = None) -> Any:
         settings["temp_directory"] = str(folder)
     connection = duckdb.connect(":memory:", config=settings)
     connection.execute("SET enable_external_access = false")
+    connection.execute("SET python_enable_replacements = false")  # else names of Python variables are tables
     connection.execute("SET lock_configuration = true")
     return connection
 
