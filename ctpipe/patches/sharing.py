@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctpipe.errors import NotThereError, RunError, UsageError
 from ctpipe.patches import running
+from ctpipe.patches.copies import keep_copies
 from ctpipe.patches.slab_cache import SLABS, SlabBudget, residency
 from ctpipe.patches.table import PatchTable
 
@@ -41,8 +42,10 @@ def replicated(table: PatchTable, n: int) -> PatchTable:
     if not 1 <= n <= workers:
         raise UsageError(f"{n} copies cannot be held by {workers} workers", "start more workers, or ask for fewer")
     table = table.persist()
-    wait(list(table.held or ()))
-    client.replicate(list(table.held or ()), n=n)
+    held = list(table.held or ())
+    wait(held)
+    client.run_on_scheduler(keep_copies, [future.key for future in held], n)
+    client.replicate(held, n=n)
     return table
 
 
