@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from ctpipe.errors import BudgetError, NotThereError, UsageError
 from ctpipe.patches import running
@@ -39,9 +40,13 @@ def ask(table: PatchTable, query: str) -> pd.DataFrame:
         if table.client is None:
             return call(table.held)
         return table.client.submit(call, pure=False).result()
-    # the futures are handed over inside an opaque thing: as arguments they would all be copied to one worker first
-    keys = tuple(future.key for future in table.held)
-    return table.client.submit(_AskHeld(call, keys), pure=False).result()
+    # the futures are handed over by name: as arguments all of them would be copied to one worker first
+    name = f"ctpipe-sql:{uuid4().hex}"
+    table.client.publish_dataset(list(table.held), name=name)
+    try:
+        return table.client.submit(_AskHeld(call, name), pure=False).result()
+    finally:
+        table.client.unpublish_dataset(name)
 
 
 def _reads(query: str, columns: list[str]) -> tuple[tuple[str, ...], int]:
@@ -129,23 +134,23 @@ class _Ask:
 @dataclass(frozen=True)
 class _AskHeld:
     ask: _Ask
-    keys: tuple[str, ...]
+    name: str  # of the dataset of futures
 
     def __call__(self) -> pd.DataFrame:
-        from distributed import Future, get_client, secede
-        client = get_client()
+        from distributed import get_client, secede
+        futures = get_client().get_dataset(self.name)
         secede()  # the partitions may have to be made again: their tasks need the thread that this one leaves
-        return self.ask(_Fetched([Future(key, client) for key in self.keys], client))
+        return self.ask(_Fetched(futures))
 
 
 class _Fetched:
     """Partitions by number, brought to this worker when they are asked for and forgotten at once."""
 
-    def __init__(self, futures: list[Any], client: Any) -> None:
-        self.futures, self.client = futures, client
+    def __init__(self, futures: list[Any]) -> None:
+        self.futures = futures
 
     def __getitem__(self, number: int) -> pd.DataFrame:
-        return self.client.gather(self.futures[number], direct=True)
+        return self.futures[number].result()  # asked through the client that it came with
 
 
 def _arrow(rows: pd.DataFrame, columns: tuple[str, ...], part: Part | None, spec: RowSpec) -> pa.Table:
