@@ -44,14 +44,15 @@ def rows_at(table: PatchTable, start: int, stop: int) -> pd.DataFrame:
     return _in_order([mine for mine, _ in pieces], [_answer(table, piece)[0] for _, piece in pieces])
 
 
-def fetched(table: PatchTable, rows: pd.DataFrame, steps: PixelSteps) -> NDArray[np.generic]:
+def fetched(table: PatchTable, rows: pd.DataFrame, steps: PixelSteps, out: NDArray[np.generic] | None = None
+            ) -> NDArray[np.generic]:
     """Pixels of rows, cut here or by the workers that hold the rows (or, of rows that nobody holds, by any one)."""
     lacking = [name for name in ("series", "z", "y", "x", *steps.columns) if name not in rows.columns]
     if lacking:
         raise NotThereError(f"the rows have no column {', '.join(lacking)}", "fetch rows with the columns they came with")
     sources = {source.id: source for source in table.sources}
     if table.client is None or not len(rows):
-        return cut_rows(rows, sources, table.windows, steps)
+        return cut_rows(rows, sources, table.windows, steps, out)
     names = rows["series"].astype(str).to_numpy()
     numbers = _part_of(table, names, rows["z"].to_numpy(np.int64))
     run, pieces = uuid4().hex[:12], []

@@ -22,37 +22,56 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def cut_rows(rows: pd.DataFrame, sources: Mapping[str, SeriesSource], windows: WindowSpec, steps: PixelSteps
-             ) -> NDArray[np.generic]:
+def cut_rows(rows: pd.DataFrame, sources: Mapping[str, SeriesSource], windows: WindowSpec, steps: PixelSteps,
+             buffer: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
     """(n, *window), or (n, channels, *window) where the steps make channels; row i of `rows` is patch i.
 
     rows: columns series, z, y, x (centres) and those that steps ask for. int16 as stored without steps that normalise,
-    float32 with them. Beyond the volume: the nearest voxel, or `PAD_HU` (-1 for whole-plane steps).
+    float32 with them. Beyond the volume: the nearest voxel, or `PAD_HU` (-1 for whole-plane steps). `buffer` is
+    written to where it fits in shape and type: memory that is new to a process costs as much as the copy.
     """
     if isinstance(steps.equalise, str):
         return _by_row(rows, sources, windows, steps)
     n, window = len(rows), windows.window
     many = bool(steps.neighbours or steps.channels_mm)
     shape = (n, *([steps.channels] if many else []), *window)
-    names = rows["series"].astype(str).to_numpy()
     at = {axis: rows[axis].to_numpy(np.int64) for axis in "zyx"}
     out: NDArray[np.generic] | None = None
-    for name in dict.fromkeys(names.tolist()):
+    for name, mine in by_series(rows):
         if name not in sources:
             raise NotThereError(f"the table has no series {name!r}", f"it has {', '.join(sources)}")
         source = sources[name]
-        mine = np.flatnonzero(names == name)
         outside = [a for a, length in zip("zyx", source.shape, strict=True)
                    if (at[a][mine] < 0).any() or (at[a][mine] >= length).any()]
         if outside:
             raise UsageError(f"rows of series {name} have their centre outside the volume along {outside[0]}",
                              "fetch rows of this table")
         if out is None:
-            out = np.empty(shape, _dtype(source, steps))
+            kind = _dtype(source, steps)
+            fits = buffer is not None and buffer.shape == shape and buffer.dtype == kind and buffer.flags.c_contiguous
+            out = buffer if fits else np.empty(shape, kind)
         _cut_series(source, mine, at, windows, steps, out)
     if out is None:
         out = np.empty(shape, np.int16)
     return steps.normalised(out, rows)
+
+
+def by_series(rows: pd.DataFrame) -> list[tuple[str, NDArray[np.int64]]]:
+    """(series id, its places among `rows`), each series once."""
+    names = rows["series"]
+    if hasattr(names.dtype, "categories"):
+        codes, known = names.cat.codes.to_numpy(), names.cat.categories
+    else:
+        codes, known = _factorised(names)
+    present = np.unique(codes)
+    if len(present) == 1:
+        return [(str(known[present[0]]), np.arange(len(rows)))]
+    return [(str(known[code]), np.flatnonzero(codes == code)) for code in present]
+
+
+def _factorised(names: pd.Series) -> tuple[NDArray[np.int64], pd.Index]:
+    import pandas as pd
+    return pd.factorize(names)  # type: ignore[return-value]
 
 
 def _by_row(rows: pd.DataFrame, sources: Mapping[str, SeriesSource], windows: WindowSpec, steps: PixelSteps
@@ -102,11 +121,13 @@ def _cut_series(source: SeriesSource, mine: NDArray[np.int64], at: Mapping[str, 
         keep = ~beyond
         plane, where, y, x, channel = plane[keep], where[keep], y[keep], x[keep], channel[keep]
     band = plane // source.band_planes
-    for number in np.unique(band).tolist():
+    order = np.argsort(band, kind="stable")
+    numbers, starts = np.unique(band[order], return_index=True)
+    for number, some in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
         start = number * source.band_planes
         slab = slab_of(source, number, steps.per_plane)
         for one in range(smoothed):
-            now = np.flatnonzero((band == number) & (channel == one))
+            now = some if smoothed == 1 else some[channel[some] == one]
             if len(now):
                 kernels.cut(slab[one], plane[now] - start, y[now], x[now], window.y, window.x, edge, fill, where[now],
                             flat)

@@ -12,9 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+
+# Rows that `cut` asks memory for in advance.
+AHEAD = 4
 
 
 @intrinsic
@@ -28,6 +33,24 @@ def _copy(typing: Any, to: Any, at: Any, source: Any, first: Any, count: Any) ->
         origin = context.make_array(signature.args[2])(context, builder, source)
         size = signature.args[0].dtype.bitwidth // 8
         cgutils.raw_memcpy(builder, builder.gep(target.data, [at]), builder.gep(origin.data, [first]), count, size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _expect(typing: Any, source: Any, first: Any) -> Any:
+    """Tell the processor that item `first` of a flat array will be read: rows of a window lie far apart in memory."""
+    signature = types.void(source, types.intp)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, first = arguments
+        origin = context.make_array(signature.args[0])(context, builder, source)
+        at = builder.bitcast(builder.gep(origin.data, [first]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [at.type, number, number, number]), "llvm.prefetch.p0i8")
+        builder.call(function, [at, number(0), number(3), number(1)])  # for reading, to keep, data
         return context.get_dummy_value()
 
     return signature, generate
@@ -189,6 +212,7 @@ def cut(slab, plane, y, x, height, width, edge, fill, where, out):
     slab (planes, y, x) and out (n, height, width): C order, one dtype. edge: the nearest voxel fills; else `fill`.
     """
     _, rows, columns = slab.shape
+    line = 64 // slab.itemsize
     source, target = slab.reshape(-1), out.reshape(-1)
     for i in range(len(plane)):
         before = min(width, max(0, -x[i]))
@@ -203,6 +227,11 @@ def cut(slab, plane, y, x, height, width, edge, fill, where, out):
                 _copy(target, to, target, to - width, width)
                 continue
             last = row
+            ahead = row + AHEAD
+            if 0 <= row and ahead < rows:
+                soon = (plane[i] * rows + ahead) * columns + x[i] + before
+                for c in range(0, inside - before, line):
+                    _expect(source, soon + c)
             if row < 0:
                 for c in range(width):
                     target[to + c] = fill

@@ -322,13 +322,15 @@ class PatchTable:
         return made
 
     # ------------------------------------------------------------------------------------------------ pixels
-    def fetch(self, rows: pd.DataFrame, steps: PixelSteps | None = None) -> NDArray[np.generic]:
+    def fetch(self, rows: pd.DataFrame, steps: PixelSteps | None = None, out: NDArray[np.generic] | None = None
+              ) -> NDArray[np.generic]:
         """Pixels (n, [channels,] *window) of `rows` (columns series, z, y, x), in their order; see `PixelSteps`.
 
-        int16 HU as stored without steps. On a cluster they are cut by the workers that hold the rows or their slabs.
+        int16 HU as stored without steps. On a cluster they are cut by the workers that hold the rows or their slabs;
+        without one, an array `out` of the right shape and type is filled and given back.
         """
         from ctpipe.patches.batches import fetched
-        return fetched(self, rows, self._pixel_steps(steps))
+        return fetched(self, rows, self._pixel_steps(steps), out)
 
     def batches(self, size: int, shuffle: int | None = None, steps: PixelSteps | None = None,
                 transform: Callable[[NDArray[Any], pd.DataFrame], Any] | None = None, *, drop_last: bool = False,
