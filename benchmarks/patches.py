@@ -24,6 +24,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 PLANES, SIDE = 100, 512
+IN_THIS_PROCESS: dict[str, Any] = {"processes": False, "n_workers": 1, "dashboard_address": "127.0.0.1:0",
+                                   "silence_logs": 50}  # fmt: skip
 CLASSES = {1: "liver", 2: "lesion", 3: "spleen"}
 
 
@@ -50,6 +52,8 @@ class InMemory:
 
 @dataclass
 class InMemoryLabels:
+    """Its labels."""
+
     voxels: np.ndarray
     grid: Any
     name: str = "truth-0"
@@ -146,7 +150,7 @@ def rows_figures(series: InMemory, times: int) -> tuple[list[list[str]], dict[st
     lines, figures = [], {}
     kept = rows_module.PART_VOXELS
     rows_module.PART_VOXELS = (PLANES // 2 - 2) * SIDE * SIDE  # two partitions: one a core
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0", silence_logs=50) as client:
+    with Client(**IN_THIS_PROCESS, threads_per_worker=2) as client:
         for window, stride in ((257, 7), (257, 16), (64, 7)):
             table = patch_table({series.id: series}, (1, window, window), (1, stride, stride), client=client)
             tasks = table._calls(_size_of)
@@ -183,7 +187,7 @@ def fetch_figures(series: InMemory, times: int) -> tuple[list[list[str]], dict[s
     lines, figures = [], {}
     rng = np.random.default_rng(1)
     random = {}
-    for window, n in ((257, 64), (64, 1024)):
+    for window, n in ((257, 256), (64, 4096)):  # more than caches hold, as an epoch is
         table = patch_table({series.id: series}, (1, window, window), (1, 1, 1))
         half = window // 2
         z, y, x = rng.integers(0, PLANES, n), *(rng.integers(half, SIDE - window + half + 1, n) for _ in "yx")
@@ -191,24 +195,25 @@ def fetch_figures(series: InMemory, times: int) -> tuple[list[list[str]], dict[s
         source = rng.integers(-1000, 1000, n * window * window).astype(np.int16)
         target = np.empty_like(source)
         view = sliding_window_view(series.hu, (window, window), (1, 2))
-        ways: dict[str, Callable[[], Any]] = {"NumPy window view": lambda v=view, z=z, y=y - half, x=x - half: v[z, y, x]}
+        at = (z, y - half, x - half)
+        ways: dict[str, Callable[[], Any]] = {"NumPy window view": lambda view=view, at=at: view[at]}
 
-        def crops(z: Any = z, y: Any = y - half, x: Any = x - half, w: int = window) -> Any:
-            return np.stack([series.hu[a, b:b + w, c:c + w] for a, b, c in zip(z, y, x, strict=True)])
+        def crops(at: Any = at, w: int = window) -> Any:
+            return np.stack([series.hu[a, b:b + w, c:c + w] for a, b, c in zip(*at, strict=True)])
 
         ways["np.stack of slices"] = crops
         try:
             import torch
             tensor = torch.from_numpy(series.hu)
-            ways["torch.stack of slices"] = lambda z=z, y=y - half, x=x - half, w=window: torch.stack(
-                [tensor[a, b:b + w, c:c + w] for a, b, c in zip(z, y, x, strict=True)])
+            ways["torch.stack of slices"] = lambda tensor=tensor, at=at, w=window: torch.stack(
+                [tensor[a, b:b + w, c:c + w] for a, b, c in zip(*at, strict=True)])
         except ImportError:
             pass
         try:
             from monai.transforms import SpatialCrop
-            ways["MONAI SpatialCrop"] = lambda z=z, y=y - half, x=x - half, w=window: torch.stack([
+            ways["MONAI SpatialCrop"] = lambda tensor=tensor, at=at, w=window: torch.stack([
                 SpatialCrop(roi_start=(b, c), roi_end=(b + w, c + w))(tensor[a][None])[0].as_tensor()
-                for a, b, c in zip(z, y, x, strict=True)])
+                for a, b, c in zip(*at, strict=True)])
         except ImportError:
             pass
         assert np.array_equal(table.fetch(rows)[:, 0], crops())
@@ -260,7 +265,7 @@ def dask_figures(folder: Path, times: int, n: int = 6) -> tuple[list[list[str]],
     from ctpipe.patches import patch_table
     store = make_store(folder, n)
     alone = patch_table(store)
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as client:
+    with Client(**IN_THIS_PROCESS, threads_per_worker=1) as client:
         shared = patch_table(store, client=client)
         ratios, seconds = [], []
         for _ in range(times):
@@ -291,6 +296,7 @@ def scale_figures(folder: Path, n: int, picture: Path | None) -> tuple[list[list
                            dashboard_address="127.0.0.1:0", silence_logs=50) as cluster, Client(cluster) as client):
             table = patch_table(store, client=client, series=names[:k])
             planned = plan(table)
+            patch_table(store, (1, 9, 9), (150, 99, 99), client=client, series=names[:8]).count()  # compiled code loaded
             start = time.perf_counter()
             held = table.persist()
             wait(list(held.held or ()))
@@ -307,9 +313,10 @@ def scale_figures(folder: Path, n: int, picture: Path | None) -> tuple[list[list
             held.budget(256 << 20)
             pixels = held.fetch(held.sample(256, 1))
             memory = held.memory()
+        # at this time no slab of pixels is resident yet
+        expected = planned.peak_per_worker - min(planned.slab_budget, -(-planned.slab_bytes // planned.workers))
         points.append({"series": k, "rows": rows, "seconds": seconds, "ns_per_row": 1e9 * seconds / rows,
-                       "tasks": len(table.parts), "resident": resident, "peak": peak, "planned_peak": planned.peak_per_worker
-                       - min(planned.slab_budget, -(-planned.slab_bytes // planned.workers)),
+                       "tasks": len(table.parts), "resident": resident, "peak": peak, "planned_peak": expected,
                        "spilled": spilled, "index": memory["index"], "materialised": memory["pixels_materialised"],
                        "pixels_resident": memory["pixels_resident"], "count_seconds": query})  # fmt: skip
         ratio = memory["pixels_materialised"] / (memory["index"] + memory["pixels_resident"])
@@ -322,7 +329,8 @@ def scale_figures(folder: Path, n: int, picture: Path | None) -> tuple[list[list
     if picture:
         _draw(points, picture)
     last = points[-1]
-    return lines, {"scale": points, "copies_over_table": last["materialised"] / (last["index"] + last["pixels_resident"]),
+    table_bytes = last["index"] + last["pixels_resident"]
+    return lines, {"scale": points, "copies_over_table": last["materialised"] / table_bytes,
                    "copies_over_resident": last["materialised"] / last["resident"],
                    "tasks_for_1000_series": round(1000 * last["tasks"] / last["series"])}  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Rows and pixels in an order: fetch, head, and the batches of an epoch.
 
-On a cluster a batch is one task for each partition that it draws from. The task is given that partition, so it runs where
-the rows are and where their slabs therefore stay; pixels go from worker to client, never through the scheduler.
+On a cluster a batch is one task for each partition that it draws from. The task is given that partition, so it runs
+where the rows are and where their slabs therefore stay; pixels go from worker to client, never through the scheduler.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def fetched(table: PatchTable, rows: pd.DataFrame, steps: PixelSteps, out: NDArr
     """Pixels of rows, cut here or by the workers that hold the rows (or, of rows that nobody holds, by any one)."""
     lacking = [name for name in ("series", "z", "y", "x", *steps.columns) if name not in rows.columns]
     if lacking:
-        raise NotThereError(f"the rows have no column {', '.join(lacking)}", "fetch rows with the columns they came with")
+        raise NotThereError(f"the rows have no column {', '.join(lacking)}", "fetch rows with all their columns")
     sources = {source.id: source for source in table.sources}
     if table.client is None or not len(rows):
         return cut_rows(rows, sources, table.windows, steps, out)
@@ -83,7 +83,8 @@ class CutCall:
 
 
 def batches_of(table: PatchTable, size: int, seed: int | None, steps: PixelSteps,
-               transform: Callable[[NDArray[Any], pd.DataFrame], Any] | None, drop_last: bool, pool: int) -> Iterator[Any]:
+               transform: Callable[[NDArray[Any], pd.DataFrame], Any] | None, drop_last: bool, pool: int
+               ) -> Iterator[Any]:
     """See `PatchTable.batches`."""
     if size < 1 or pool < 1:
         raise UsageError(f"batches of {size} rows out of {pool} slabs cannot be", "give at least 1 of each")
@@ -170,7 +171,8 @@ def _part_of(table: PatchTable, names: NDArray[Any], z: NDArray[np.int64]) -> ND
     for number, part in enumerate(table.parts):
         found[(names == part.source.id) & (z >= part.start) & (z < part.stop)] = number
     if (found < 0).any():
-        raise NotThereError(f"row {int(np.argmin(found))} lies in no partition of the table", "fetch rows of this table")
+        raise NotThereError(f"row {int(np.argmin(found))} lies in no partition of the table",
+                            "fetch rows of this table")
     return found
 
 

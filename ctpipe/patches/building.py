@@ -69,8 +69,9 @@ def patch_table(
     return table.where(where) if where else table
 
 
-def source_of(store: Mapping[str, Any], series: Any, group: Any, level: int, mapping: Mapping[int, int]) -> SeriesSource:
-    """One series and its labels as a table keeps them; NotThereError for a level, RunError for a grid that is not so."""
+def source_of(store: Mapping[str, Any], series: Any, group: Any, level: int, mapping: Mapping[int, int]
+              ) -> SeriesSource:
+    """One series and its labels as a table keeps them; NotThereError for a level, RunError where grids differ."""
     if not 0 <= level < len(series.levels):
         raise NotThereError(f"series {series.id} has no pyramid level {level}",
                             f"choose one of 0..{len(series.levels) - 1}")

@@ -1,8 +1,8 @@
 """Columns of the patch table: exact class counts and HU moments of every window, at a cost that grows with voxels only.
 
-One lattice plane at a time. Counts of several classes lie side by side in one 64-bit word (21 bits each for windows of
-up to two million voxels), so that one pass over the labels counts three classes at once. A window of several planes first
-adds up its planes, running: a plane enters and leaves once.
+One lattice plane at a time. Counts of several classes lie side by side in one 64-bit word (21 bits each for windows
+of up to two million voxels), so that one pass over the labels counts three classes at once. A window of several planes
+first adds up its planes, running: a plane enters and leaves once.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class HuMoments:
                 kernels.add_squares(self._steps(plane), times, *self.added)
             for added, sums in zip(self.added, self.sums, strict=True):
                 kernels.value_sums(added, *at, sums)
-        kernels.moments(*self.sums, self.total, float(PAD_HU), float(self.scale), mean, deviation)
+        kernels.moments(self.sums[0], self.sums[1], self.total, float(PAD_HU), float(self.scale), mean, deviation)
 
     def _steps(self, plane: int) -> NDArray[np.int64]:
         values = self.hu[plane - self.first]

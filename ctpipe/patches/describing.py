@@ -22,7 +22,7 @@ _LOWEST, _BINS = -32768, 65536
 
 
 def described(table: PatchTable) -> pd.DataFrame:
-    """Columns: rows, min, max, mean, std, groups; one line for each column of the table. Missing numbers are left out."""
+    """Columns: rows, min, max, mean, std, groups; a line for each column of the table. Missing numbers are left out."""
     import pandas as pd
     found = table._merge(_part_facts, _both)
     lines = {}
@@ -78,7 +78,7 @@ def class_medians(table: PatchTable, name: str) -> dict[str, float]:
     for source, value in zip(table.sources, found, strict=True):
         if value is None:
             raise RunError(f"series {source.id} has no voxel of class {name!r}", "leave the series out")
-    return {source.id: float(value) for source, value in zip(table.sources, found, strict=True)}
+    return {source.id: value for source, value in zip(table.sources, found, strict=True) if value is not None}
 
 
 def _median(task: tuple[SeriesSource, int]) -> float | None:

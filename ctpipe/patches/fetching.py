@@ -42,14 +42,14 @@ def cut_rows(rows: pd.DataFrame, sources: Mapping[str, SeriesSource], windows: W
             raise NotThereError(f"the table has no series {name!r}", f"it has {', '.join(sources)}")
         source = sources[name]
         outside = [a for a, length in zip("zyx", source.shape, strict=True)
-                   if (at[a][mine] < 0).any() or (at[a][mine] >= length).any()]
+                   if (own := at[a][mine]).min() < 0 or own.max() >= length]
         if outside:
             raise UsageError(f"rows of series {name} have their centre outside the volume along {outside[0]}",
                              "fetch rows of this table")
         if out is None:
             kind = _dtype(source, steps)
             fits = buffer is not None and buffer.shape == shape and buffer.dtype == kind and buffer.flags.c_contiguous
-            out = buffer if fits else np.empty(shape, kind)
+            out = buffer if buffer is not None and fits else np.empty(shape, kind)
         _cut_series(source, mine, at, windows, steps, out)
     if out is None:
         out = np.empty(shape, np.int16)

@@ -17,14 +17,13 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-
 # Rows that `cut` asks memory for in advance.
 AHEAD = 4
 
 
 @intrinsic
 def _copy(typing: Any, to: Any, at: Any, source: Any, first: Any, count: Any) -> Any:
-    """memcpy of `count` items of flat arrays: numba's own slice assignment is three times slower."""
+    """Copies `count` items of flat arrays: numba's own slice assignment is three times slower."""
     signature = types.void(to, types.intp, source, types.intp, types.intp)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -167,7 +166,7 @@ def hu_sums(hu, y_axis, x_axis, window_y, window_x, edge, zero, out, out_squares
 
 @njit(nogil=True, cache=True)
 def add_labels(labels, worth, times, total):
-    """total += times * worth[label], for one plane."""
+    """Adds times * worth[label] to `total`, for one plane."""
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
             total[y, x] += times * worth[labels[y, x]]
@@ -175,7 +174,7 @@ def add_labels(labels, worth, times, total):
 
 @njit(nogil=True, cache=True)
 def add_squares(values, times, total, squares):
-    """total += times * value and squares += times * value^2, for one plane of int64."""
+    """Adds times * value to `total` and times * value^2 to `squares`, for one plane of int64."""
     for y in range(values.shape[0]):
         for x in range(values.shape[1]):
             value = values[y, x]
@@ -224,14 +223,14 @@ def cut(slab, plane, y, x, height, width, edge, fill, where, out):
             if row < 0 or row >= rows:
                 row = (0 if row < 0 else rows - 1) if edge else -1
             if row == last:
-                _copy(target, to, target, to - width, width)
+                _copy(target, to, target, to - width, width)  # type: ignore[call-arg]
                 continue
             last = row
             ahead = row + AHEAD
-            if 0 <= row and ahead < rows:
+            if row >= 0 and ahead < rows:
                 soon = (plane[i] * rows + ahead) * columns + x[i] + before
                 for c in range(0, inside - before, line):
-                    _expect(source, soon + c)
+                    _expect(source, soon + c)  # type: ignore[call-arg]
             if row < 0:
                 for c in range(width):
                     target[to + c] = fill
@@ -242,7 +241,7 @@ def cut(slab, plane, y, x, height, width, edge, fill, where, out):
                 for c in range(before):
                     target[to + c] = value
             if inside > before:
-                _copy(target, to + before, source, first + x[i] + before, inside - before)
+                _copy(target, to + before, source, first + x[i] + before, inside - before)  # type: ignore[call-arg]
             if inside < width:
                 value = source[first + columns - 1] if edge else fill
                 for c in range(inside, width):

@@ -66,7 +66,8 @@ class PixelSteps:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that a row's own numbers come from."""
-        values = (None if self.references else self.relative_to, *(self.window_hu or ()), *(self.zscore or ()), self.equalise)
+        relative = None if self.references else self.relative_to
+        values = (relative, *(self.window_hu or ()), *(self.zscore or ()), self.equalise)
         return tuple(dict.fromkeys(value for value in values if isinstance(value, str)))
 
     @property

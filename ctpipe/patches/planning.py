@@ -58,8 +58,8 @@ class Plan:
         return asdict(self) | {"fits": self.fits}
 
 
-def plan(table: PatchTable, workers: int | None = None, memory_per_worker: int | None = None, threads: int | None = None,
-         slab_budget: int = 256 << 20) -> Plan:
+def plan(table: PatchTable, workers: int | None = None, memory_per_worker: int | None = None,
+         threads: int | None = None, slab_budget: int = 256 << 20) -> Plan:
     """What building and persisting `table` takes on `workers` of so much memory; by default those of its client.
 
     Conditions are not computed, so a selection counts as the whole. Raises nothing for what does not fit: see `check`.

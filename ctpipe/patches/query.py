@@ -30,7 +30,8 @@ def checked(where: str, columns: list[str], classes: Mapping[int, str],
 
     Allowed are comparisons, arithmetic, and/or/not/in, numbers and texts: a recipe comes with a model from elsewhere,
     so no call, attribute or variable of ours is in its reach. `label` may be compared with class names
-    (`label == "liver"`, "background" is 0), and so may the other `label_columns`. A column whose name is no Python name is written in backticks.
+    (`label == "liver"`, "background" is 0), and so may the other `label_columns`. A column whose name is no Python name
+    is written in backticks.
     """
     quoted: dict[str, str] = {}
 

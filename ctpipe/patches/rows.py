@@ -140,7 +140,7 @@ def _fill_band(columns: dict[str, NDArray[Any]], at: int, z_planes: list[int], g
     """The rows of the lattice planes of one slab, from row `at` on."""
     low, high = planes_reached(grid, z_planes)
     raw, lookup = source.raw_labels(low, high), source.lookup
-    labels = raw if raw.dtype == np.uint8 else lookup[raw]
+    labels: NDArray[Any] = raw if raw.dtype == np.uint8 else lookup[raw]
     if labels is not raw:
         lookup = np.arange(256, dtype=np.uint8)
     counter = ClassCounter(labels, low, grid, spec.windows.pad, [n for n, _ in spec.fractions])
@@ -176,8 +176,8 @@ def _framed(columns: dict[str, NDArray[Any]], spec: RowSpec, source: SeriesSourc
     import pandas as pd
     n = len(columns["z"])
     keys = {}
-    for name, values, own in (("series", spec.series, source and source.id),
-                              ("patient", spec.patients, source and source.patient)):
+    for name, values, own in (("series", spec.series, source.id if source else None),
+                              ("patient", spec.patients, source.patient if source else None)):
         keys[name] = constant(values, own, n)
     return pd.DataFrame({**keys, **columns}, copy=False)
 

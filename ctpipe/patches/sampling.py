@@ -55,7 +55,8 @@ def lowest(rows: pd.DataFrame, part: Part, spec: RowSpec, conditions: Sequence[s
         rank = weighted(rank, with_virtual(rows, [weight], part, spec)[weight].to_numpy(np.float64))
     found = []
     for number, condition in enumerate(conditions):
-        chosen = np.flatnonzero(evaluated(with_virtual(rows, names_in(condition), part, spec), condition).to_numpy(bool))
+        fits = evaluated(with_virtual(rows, names_in(condition), part, spec), condition)
+        chosen = np.flatnonzero(fits.to_numpy(bool))
         if weight is not None:
             chosen = chosen[rank[chosen] < _NEVER]
         if len(chosen) > n:

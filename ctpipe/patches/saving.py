@@ -2,8 +2,8 @@
 
 ::
 
-    tables/<name>/<key>-<series>-<plane>.parquet …   one file a partition, written where the rows are, each whole and synced
-    tables/<name>/table.json              written last: windows, classes, sources with their digests, files with theirs
+    tables/<name>/<key>-<series>-<plane>.parquet …   one a partition, written where the rows are, each whole and synced
+    tables/<name>/table.json                         written last: windows, classes, sources with their digests, files with theirs
 
 A table that was saved again has another key; the files of the one before are removed after the new table.json stands.
 Pixels are not saved: they stay in the store, and the digests say whether it still holds the same.
@@ -160,8 +160,8 @@ def load_table(path: str | Path, client: Client | None = None, *, store: str | P
                keep_changed: bool = False) -> PatchTable:
     """A table that was saved to the folder `path` (STORE/tables/<name>), its rows read from there when wanted.
 
-    store: where its volumes lie by now. StoreFaultError names what of them changed or is gone since it was saved, unless
-    `keep_changed`; that there are more series or newer labels is no fault (`look` tells it).
+    store: where its volumes lie by now. StoreFaultError names what of them changed or is gone since it was saved,
+    unless `keep_changed`; that there are more series or newer labels is no fault (`look` tells it).
     """
     loaded = look(path, client, store)
     if loaded.changed and not keep_changed:

@@ -1,7 +1,8 @@
 """Slabs of voxels in the memory of this process, within a budget; what is not there is read from the store.
 
-One cache a process: the threads of a Dask worker share it. On a cluster `SlabBudget` gives every worker its budget, also
-those that join later or come back. Correctness never depends on what is resident: a slab that does not fit is read again.
+One cache a process: the threads of a Dask worker share it. On a cluster `SlabBudget` gives every worker its budget,
+also those that join later or come back. Correctness never depends on what is resident: a slab that does not fit is read
+again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SQL over the rows of a table: DuckDB reads them partition by partition, beside them, and only the answer travels.
 
-The rows are streamed through DuckDB in one task on one worker, so a query holds what it needs (groups, a sort) and never
-the table. A query that names `rows` several times has the columns that it uses written to a temporary table first.
+The rows are streamed through DuckDB in one task on one worker, so a query holds what it needs (groups, a sort) and
+never the table. A query that names `rows` several times has the columns that it uses written to a temporary table first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CURE = "write one SELECT over rows, such as: SELECT label, count(*) FROM rows G
 
 
 def ask(table: PatchTable, query: str) -> pd.DataFrame:
-    """See `PatchTable.sql`. UsageError for what is not one SELECT over rows; files and settings are out of its reach."""
+    """See `PatchTable.sql`. UsageError for what is not one SELECT over rows; files and settings are out of reach."""
     columns, times = _reads(query, table.all_columns)
     call = _Ask(query, columns, times, tuple(table._calls(running.the_rows)), table.spec)
     if table.client is None or table.held is None:
@@ -169,7 +169,8 @@ def _arrow(rows: pd.DataFrame, columns: tuple[str, ...], part: Part | None, spec
 
 def _connected(folder: str | Path | None = None) -> Any:
     import duckdb
-    settings = {"threads": 1, "memory_limit": MEMORY, "autoinstall_known_extensions": False,
+    settings: dict[str, str | bool | int | float | list[str]] = {
+                "threads": 1, "memory_limit": MEMORY, "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False}
     if folder is not None:
         settings["temp_directory"] = str(folder)

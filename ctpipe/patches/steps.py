@@ -163,7 +163,8 @@ class LabelAt:
             band = z // part.source.band_planes
             for number in np.unique(band):
                 start = int(number) * part.source.band_planes
-                planes = part.source.raw_labels(start, min(start + part.source.band_planes, part.source.shape[0]), group)
+                stop = min(start + part.source.band_planes, part.source.shape[0])
+                planes = part.source.raw_labels(start, stop, group)
                 mine = band == number
                 values[mine] = lookup[planes[z[mine] - start, y[mine], x[mine]]]
         return rows.assign(**{self.name: values})

@@ -1,7 +1,7 @@
 """The patch table: a row for every window of a store's labelled volumes; an index, never pixels (DESIGN 4).
 
-A table is a plan: what it is made of and the steps that verbs added. Rows are made partition by partition where they are
-wanted, and forgotten, until `persist` holds them in the memory of the cluster.
+A table is a plan: what it is made of and the steps that verbs added. Rows are made partition by partition where they
+are wanted, and forgotten, until `persist` holds them in the memory of the cluster.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ class PatchTable:
             return stepped(self.found, None, self.spec, self.done)
         return empty_rows(self.spec)
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """The columns that rows hold."""
         return list(self.empty.columns)
 
-    @property
+    @cached_property
     def all_columns(self) -> list[str]:
         """The columns that can be asked for: those held and those computed on the way."""
         return [*self.columns, *virtual_names(self.columns)]

@@ -60,10 +60,10 @@ def _column(name: str, rows: pd.DataFrame, source: SeriesSource | None, spec: Ro
     if name == "weight":
         return np.ones(n, np.float32)
     if name == "source":
-        return constant(("truth", "review", "prediction"), source and source.kind, n)
+        return constant(("truth", "review", "prediction"), source.kind if source else None, n)
     if name == "split":
         splits = dict(spec.splits)
-        return constant(tuple(sorted(set(splits.values()))), source and splits.get(source.patient), n)
+        return constant(tuple(sorted(set(splits.values()))), splits.get(source.patient) if source else None, n)
     if name == "plane":
         return rows["z"].to_numpy(np.int32) * np.int32(source.factors[0] if source else 1)
     axis = ("l_mm", "p_mm", "s_mm").index(name)

@@ -124,7 +124,8 @@ def test_normalisation_takes_numbers_columns_or_an_organ(store):
 
 
 @pytest.mark.parametrize("wrong", [
-    {"neighbours": 1, "channels_mm": (0.0,)}, {"window_hu": (0, 1), "zscore": (0, 1)}, {"equalise": True, "zscore": (0, 1)},
+    {"neighbours": 1, "channels_mm": (0.0,)}, {"window_hu": (0, 1), "zscore": (0, 1)},
+    {"equalise": True, "zscore": (0, 1)},
     {"channels_mm": (0.0,)}, {"neighbours": -1}, {"channels_mm": (1.0,), "window_hu": ("a", 3)},
 ])  # fmt: skip
 def test_steps_that_exclude_each_other_are_refused(wrong):

@@ -105,8 +105,8 @@ def test_sql_groups_the_rows_as_pandas_does(table):
 
 
 def test_sql_may_name_the_rows_several_times_and_its_rows_can_be_fetched(table, store):
-    found = table.sql("SELECT a.* FROM rows a JOIN (SELECT series, max(fraction_lesion) AS top FROM rows GROUP BY series)"
-                      " b ON a.series = b.series AND a.fraction_lesion = b.top")
+    found = table.sql("SELECT a.* FROM rows a JOIN (SELECT series, max(fraction_lesion) AS top FROM rows "
+                      "GROUP BY series) b ON a.series = b.series AND a.fraction_lesion = b.top")
     assert set(found["series"]) == set(store)
     assert table.fetch(found).shape == (len(found), 1, 5, 5)
     assert table.where("label == 'liver'").sql("SELECT DISTINCT label FROM rows")["label"].tolist() == [1]
@@ -291,9 +291,14 @@ def test_a_plan_that_does_not_fit_names_the_smallest_change_that_does():
         return error.value.cure
 
     assert "MiB of slabs per worker" in cure()
-    assert cure(memory_per_worker=tight - (3 << 20), slab_budget=0) == "leave the HU statistics out" or True
-    base = made.peak_per_worker - made.rows_bytes // 2 - made.slab_bytes // 2
+    none = plan(table, workers=2, memory_per_worker=4 << 30, slab_budget=0)
+    assert cure(slab_budget=0, memory_per_worker=none.peak_per_worker - (1 << 20)) == "leave the HU statistics out"
     lean = patch_table({"a": series}, (1, 9, 9), (1, 1, 1))
+    one = plan(lean, workers=1, memory_per_worker=4 << 30, slab_budget=0)
     with pytest.raises(BudgetError) as error:
-        check(lean, plan(lean, workers=1, memory_per_worker=base - (4 << 20), slab_budget=0))
-    assert "stride" in error.value.cure or "workers" in error.value.cure
+        check(lean, plan(lean, workers=1, memory_per_worker=one.peak_per_worker - (1 << 20), slab_budget=0))
+    assert error.value.cure in ("use 2 workers of this memory", "use stride 1,2,2")
+    changed = patch_table({"a": series}, (1, 9, 9), (1, 2, 2))
+    assert plan(changed, workers=1, memory_per_worker=one.peak_per_worker - (1 << 20), slab_budget=0).fits
+    with pytest.raises(BudgetError, match="a partition") as error:
+        check(lean, plan(lean, workers=1, memory_per_worker=8 * (one.largest_partition - 1), slab_budget=0))

@@ -1,5 +1,4 @@
-"""Tables in the memory of worker processes: killed workers, copies, other clients, budgets. Promises C1 and C2 of tables:
-the answer is the same, and what was copied is not computed again."""
+"""Tables in the memory of worker processes: killed workers, copies, other clients, budgets."""
 
 from __future__ import annotations
 
@@ -32,7 +31,8 @@ def root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     with (LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", memory_limit="1GiB",
-                       dashboard_address="127.0.0.1:0", silence_logs=50) as cluster, Client(cluster) as one):  # fmt: skip
+                       dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
+          Client(cluster) as one):  # fmt: skip
         yield one
 
 
@@ -111,9 +111,9 @@ def test_a_table_published_by_one_process_is_opened_by_another_after_the_first_i
     found = table.sql("SELECT label, count(*) AS n FROM rows GROUP BY label ORDER BY label")
     assert found["n"].tolist() == wanted.count().tolist()
     assert client.run(computed) == before  # held, not made again
+    other = table_of(root, client)
     with pytest.raises(UsageError, match="published already"):
-        wanted_again = table_of(root, client)
-        wanted_again.publish("liver-windows")
+        other.publish("liver-windows")
     drop_table("liver-windows", client)
     with pytest.raises(NotThereError, match="no table 'liver-windows'"):
         open_table("liver-windows", client)
