@@ -150,8 +150,8 @@ def save(args: argparse.Namespace) -> int:
         table = _table(args, client)
         path = table.save(args.name)
     from ctpipe.patches import saved_tables
-    document: dict[str, Any] = next(({**one, "path": str(path)} for one in saved_tables(args.store) if one["name"] == path.name),
-                    {"path": str(path)})  # fmt: skip
+    document: dict[str, Any] = next(one for one in saved_tables(args.store) if one["name"] == path.name)
+    document["path"] = str(path)
     if args.json:
         print_json(document)
     else:

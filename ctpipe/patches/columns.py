@@ -110,8 +110,8 @@ class ClassCounter:
 class HuMoments:
     """Mean and standard deviation of HU inside the windows of lattice planes, plane by plane in ascending order.
 
-    hu: (planes, y, x) of the planes from `first` on. Constant padding counts as `PAD_HU`. int16 is exact; floating point
-    is rounded to 1 / 64 HU. The standard deviation is that of all voxels of the window (divided by their number).
+    hu: (planes, y, x) of the planes from `first` on. Constant padding counts as `PAD_HU`. int16 is exact; floating
+    point is rounded to 1 / 64 HU. The standard deviation is that of all voxels of the window (divided by their number).
     """
 
     def __init__(self, hu: NDArray[np.generic], first: int, grid: WindowGrid, pad: Pad) -> None:

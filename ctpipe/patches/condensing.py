@@ -1,8 +1,9 @@
 """Rows back to pictures: a column of the rows of one plane becomes an image, of one series a volume.
 
 This is the original's transpose-and-condense. With a stride above 1 only every stride-th voxel is a centre; the others
-take the nearest centre (ties to the lower index), or are interpolated linearly between the centres on both sides (behind
-the last centre its value stays). Centres without a row are `missing`: NaN spreads to what is interpolated from them.
+take the nearest centre (ties to the lower index), or are interpolated linearly between the centres on both sides
+(behind the last centre its value stays). Centres without a row are `missing`: NaN spreads to what is interpolated from
+them.
 """
 
 from __future__ import annotations

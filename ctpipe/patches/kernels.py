@@ -1,7 +1,7 @@
 """Compiled loops over voxels: sums of windows at a cost that grows with voxels, and windows cut out at memory speed.
 
-All of them hold no lock (nogil) and use one thread: a Dask task is the unit of parallel work. They are compiled once and
-kept on disk by numba (`NUMBA_CACHE_DIR`, else beside this file or in the user's cache).
+All of them hold no lock (nogil) and use one thread: a Dask task is the unit of parallel work. They are compiled once
+and kept on disk by numba (`NUMBA_CACHE_DIR`, else beside this file or in the user's cache).
 
 Sums are 64-bit integers that may overflow on the way: a window's sum is a difference of running sums, and differences
 modulo 2^64 are exact wherever the window's own sum fits.

@@ -3,7 +3,7 @@
 ::
 
     tables/<name>/<key>-<series>-<plane>.parquet …   one a partition, written where the rows are, each whole and synced
-    tables/<name>/table.json                         written last: windows, classes, sources with their digests, files with theirs
+    tables/<name>/table.json                         written last: windows, classes, digests of sources and files
 
 A table that was saved again has another key; the files of the one before are removed after the new table.json stands.
 Pixels are not saved: they stay in the store, and the digests say whether it still holds the same.

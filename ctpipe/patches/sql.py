@@ -1,7 +1,7 @@
 """SQL over the rows of a table: DuckDB reads them partition by partition, beside them, and only the answer travels.
 
 The rows are streamed through DuckDB in one task on one worker, so a query holds what it needs (groups, a sort) and
-never the table. A query that names `rows` several times has the columns that it uses written to a temporary table first.
+never the table. A query that names `rows` several times has the columns that it uses put into a temporary table first.
 """
 
 from __future__ import annotations

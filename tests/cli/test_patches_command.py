@@ -66,7 +66,8 @@ def test_show_writes_a_picture(store, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("words", [
-    ["show"], ["query"], ["save"], ["query", "--table", "none", "--sql", "SELECT 1 FROM rows"], ["build", "--publish", "x"],
+    ["show"], ["query"], ["save"], ["query", "--table", "none", "--sql", "SELECT 1 FROM rows"],
+    ["build", "--publish", "x"],
     ["build", "--where", "label == 'spleen'"], ["build", "--lesions", "spleen"],
 ])  # fmt: skip
 def test_what_lacks_is_named_in_one_line(store, capsys, words):
