@@ -38,6 +38,8 @@ test-all: $(READY) display servers lint
 	sh deploy/with-display.sh $(BIN)/python -m pytest
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps patchify
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 # how many entries of the adversarial corpus pass through `ctpipe ingest`

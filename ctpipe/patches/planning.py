@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 # A worker that has loaded what rows need (Dask, pandas, numba, zarr), before any rows: measured, 220 MiB.
 BASE_BYTES = 220 << 20
-# While rows are made: the labels (and HU) of a slab as file, as chunks and whole, and what the allocator keeps of them:
-# measured, 80 MiB for a slab of 8.
-READING = 9
+# While rows are made: the labels of a slab as file, as chunks and whole, and what the allocator keeps of them
+# (measured: 80 MiB for a slab of 8), and the HU of a slab where statistics are wanted.
+READING, READING_HU = 9, 3
 # A partition stays below memory / (8 x threads): larger ones have hung a worker.
 SHARE = 8
 # Strides up to so many times the wanted one are tried for one that fits.
@@ -126,11 +126,12 @@ def _plan(table: PatchTable, workers: int, memory: int, threads: int, slab_budge
     slabs = sum(2 * s.shape[0] * s.shape[1] * s.shape[2] for s in table.sources)
     for source in table.sources:
         planes = min(source.band_planes, source.shape[0]) + spec.windows.window.z - 1
-        slab = max(slab, planes * source.shape[1] * source.shape[2] * (3 if spec.statistics else 1))
+        voxels = planes * source.shape[1] * source.shape[2]
+        slab = max(slab, voxels * (READING + (2 * READING_HU if spec.statistics else 0)))
     rows, largest = sum(sizes), max(sizes, default=0) * row
     busy = min(threads, ceil(len(parts) / workers))
     held = ceil(rows * row / workers)
-    peak = base + held + busy * (largest + READING * slab) + min(slab_budget, ceil(slabs / workers))
+    peak = base + held + busy * (largest + slab) + min(slab_budget, ceil(slabs / workers))
     return Plan(rows, row, rows * row, slabs, rows * spec.window_voxels * 2, len(parts), len(parts), largest, workers,
                 threads, memory, slab_budget, peak)
 

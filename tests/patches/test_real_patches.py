@@ -71,6 +71,7 @@ def test_the_table_of_a_real_series_is_a_thousandth_of_its_copies(root):
     assert rows["fraction_lesion"].max() > 0
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_guide_run_as_they_stand(case, tmp_path):
     """Blocks of the guide, in their order: bash as the shell gets it, Python in one process."""
     text = GUIDE.read_text("utf-8")
