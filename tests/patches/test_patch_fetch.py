@@ -234,6 +234,8 @@ def test_a_shuffled_table_keeps_its_order_in_head_and_batches(store):
     [(_, batch)] = [next(iter(table.batches(6, drop_last=True)))]
     pd.testing.assert_frame_equal(table.head(6), batch)
     assert not table.head(6).equals(table.shuffle(6).head(6))
+    one_slab = patch_table({"a": labelled((4, 9, 9), 1, id="a")}, (1, 3, 3), (1, 2, 2))
+    assert not one_slab.shuffle(5).head(20).equals(one_slab.shuffle(6).head(20))
     assert table.shuffle(5).compute().equals(patch_table(store, (1, 3, 3), (1, 3, 3)).compute())
 
 
