@@ -39,6 +39,7 @@ test-all: $(READY) display servers lint
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps patchify
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
 # how many entries of the adversarial corpus pass through `ctpipe ingest`

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ctpipe import __version__
-from ctpipe.cli import commands
+from ctpipe.cli import commands, patches
 
 Run = Callable[[argparse.Namespace], int]
 VERBS = ("check", "ingest", "listen", "ls", "train", "infer", "evaluate", "review", "demo", "verify", "gc", "rm",
-         "models", "doctor", "deploy")  # fmt: skip
+         "models", "patches", "doctor", "deploy")  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,6 +43,7 @@ def _parser() -> _Parser:
         "  ctpipe check FOLDER                                  what is there, and is it right?\n"
         "  ctpipe ingest FOLDER --store S                       DICOM -> store\n"
         "  ctpipe ls S                                          what the store holds\n"
+        "  ctpipe patches build S                               a row for every window, with class shares\n"
         "  ctpipe train S --recipe demo --out MODEL             truth labels -> model\n"
         "  ctpipe infer S --model MODEL                         model -> predictions\n"
         "  ctpipe evaluate S --run RUN                          predictions against truth\n"
@@ -52,7 +53,7 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"ctpipe {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_check, _ingest, _listen, _ls, _train, _infer, _evaluate, _review, _demo, _verify, _gc, _rm, _models,
-                _doctor, _deploy):  # fmt: skip
+                _patches, _doctor, _deploy):  # fmt: skip
         add(verbs)
     return parser
 
@@ -264,6 +265,10 @@ ctpipe models show MODEL     its classes, window, training and digest
     _json(verb)
 
 
+def _patches(verbs: Any) -> None:
+    patches.add(verbs, _verb, _store, _cluster, _json)
+
+
 def _doctor(verbs: Any) -> None:
     verb = _verb(verbs, "doctor", "say what is missing on this machine, and the cure", commands.doctor, """
 ctpipe doctor
@@ -278,7 +283,7 @@ ctpipe deploy run ingest --param source=/data/ct --param store=S   run the one d
 ctpipe deploy status
 """)  # fmt: skip
     verb.add_argument("action", choices=["up", "run", "status"])
-    verb.add_argument("flow", nargs="?", metavar="FLOW", help="ingest, train, infer or evaluate (for run)")
+    verb.add_argument("flow", nargs="?", metavar="FLOW", help="ingest, train, infer, evaluate or patches (for run)")
     verb.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="VALUE is text or JSON")
     verb.add_argument("--watch", action="store_true", help="wait for the end; exit code 3 when the flow fails")
     _json(verb)

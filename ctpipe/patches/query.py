@@ -6,7 +6,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,12 +24,14 @@ _ALLOWED = (
 _CURE = "write comparisons of columns, such as: label == 'liver' and fraction_lesion > 0.1"
 
 
-def checked(where: str, columns: list[str], classes: Mapping[int, str]) -> str:
+def checked(where: str, columns: list[str], classes: Mapping[int, str],
+            label_columns: Collection[str] = ("label",)) -> str:
     """`where` as `select` takes it; NotThereError names an unknown column or class and what exists.
 
     Allowed are comparisons, arithmetic, and/or/not/in, numbers and texts: a recipe comes with a model from elsewhere,
     so no call, attribute or variable of ours is in its reach. `label` may be compared with class names
-    (`label == "liver"`, "background" is 0). A column whose name is no Python name is written in backticks.
+    (`label == "liver"`, "background" is 0), and so may the other `label_columns`. A column whose name is no Python name
+    is written in backticks.
     """
     quoted: dict[str, str] = {}
 
@@ -48,20 +50,39 @@ def checked(where: str, columns: list[str], classes: Mapping[int, str]) -> str:
             raise NotThereError(f"{where!r}: the table has no column {quoted.get(node.id, node.id)!r}",
                                 f"its columns are {', '.join(columns)}")
     numbers = {"background": 0} | {name: number for number, name in classes.items()}
-    tree = _Names(numbers, where).visit(tree)
+    tree = _Names(numbers, where, label_columns).visit(tree)
     text = ast.unparse(ast.fix_missing_locations(tree))
     return re.sub(r"_quoted_\d+", lambda match: f"`{quoted[match[0]]}`", text)
 
 
 def select(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
     """Rows of `frame` for which a `checked` condition holds, in their order; UsageError where it is no truth value."""
-    try:
-        chosen = frame.eval(condition, engine="python", local_dict={}, global_dict={})
-    except (TypeError, ValueError, NotImplementedError, SyntaxError) as error:
-        raise UsageError(f"{condition!r} cannot be evaluated: {error}", _CURE) from error
-    if getattr(chosen, "dtype", None) != np.bool_:
+    chosen = evaluated(frame, condition)
+    if getattr(chosen, "dtype", None) != np.bool_ or not names_in(condition):
         raise UsageError(f"{condition!r} is not true or false for a row", _CURE)
-    return frame[chosen]
+    return frame[chosen.to_numpy()]
+
+
+def evaluated(frame: pd.DataFrame, expression: str) -> pd.Series:
+    """The value of a `checked` expression for every row.
+
+    Whole numbers are computed in 64 bits: z * 1000 of the int16 that is stored would overflow, silently.
+    """
+    import pandas as pd
+    used = frame[names_in(expression)]
+    wide = used.astype({name: np.int64 for name, kind in used.dtypes.items() if getattr(kind, "kind", "") in "iu"})
+    try:
+        value = wide.eval(expression, engine="python", local_dict={}, global_dict={})
+    except (TypeError, ValueError, NotImplementedError, SyntaxError) as error:
+        raise UsageError(f"{expression!r} cannot be evaluated: {error}", _CURE) from error
+    return value if isinstance(value, pd.Series) else pd.Series(np.full(len(frame), value), frame.index)
+
+
+def names_in(expression: str) -> list[str]:
+    """The columns that a `checked` expression reads, each once."""
+    quoted = re.findall(r"`([^`]+)`", expression)
+    tree = ast.parse(re.sub(r"`[^`]+`", "0", expression), mode="eval")
+    return list(dict.fromkeys([*quoted, *(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))]))
 
 
 def _booleans(text: str) -> str:
@@ -76,12 +97,12 @@ def _booleans(text: str) -> str:
 class _Names(ast.NodeTransformer):
     """Puts the integer of a class where `label` is compared with its name."""
 
-    def __init__(self, numbers: dict[str, int], where: str) -> None:
-        self.numbers, self.where = numbers, where
+    def __init__(self, numbers: dict[str, int], where: str, columns: Collection[str]) -> None:
+        self.numbers, self.where, self.columns = numbers, where, columns
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         sides = [node.left, *node.comparators]
-        if any(isinstance(side, ast.Name) and side.id == "label" for side in sides):
+        if any(isinstance(side, ast.Name) and side.id in self.columns for side in sides):
             for part in (part for side in sides for part in ast.walk(side)):
                 if isinstance(part, ast.Constant) and isinstance(part.value, str):
                     if part.value not in self.numbers:

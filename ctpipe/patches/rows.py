@@ -2,161 +2,192 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe.config import WindowSpec
 from ctpipe.errors import UsageError
-from ctpipe.patches.columns import planes_reached, window_counts
-from ctpipe.patches.query import select
+from ctpipe.patches.columns import ClassCounter, HuMoments, planes_reached
+from ctpipe.patches.sources import Part, SeriesSource, parts_of
 from ctpipe.patches.windows import WindowGrid
-from ctpipe.volume import slabs_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# A partition gathers slabs up to so many label voxels (about 0.2 s of work) …
-PART_VOXELS = 8 << 20
+# A partition gathers slabs up to so many voxels that are read (about 0.1 s of work on one core) …
+PART_VOXELS = 48 << 20
 # … or so many rows, some 50 MB: far below memory_limit / (8 x threads), beyond which a worker can hang.
 PART_ROWS = 2 << 20
 # Label volumes are uint8 or uint16; a table's labels are uint8.
 MOST_CLASSES = 255
+# A centre above so many HU lies in the body and not in air or lung, as `Region.BODY` says.
+BODY_HU = -500
+
+# How often this process has computed the rows of a partition from voxels: survival is measured by it.
+computed = 0
 
 
-@dataclass(frozen=True)
-class SeriesSource:
-    """One series of a table, small enough to send: where it lies, whose it is, which of its labels count.
+class Step(Protocol):
+    """Something done to the rows of a partition after they are made; small, and sent to where they are."""
 
-    store: folder of the store, or the open mapping itself where there is no folder.
-    shape: of the table's level. band_planes: planes of that level in one slab of the store.
-    translation: its label -> the table's; what is not named is background.
-    """
-
-    store: Path | Mapping[str, Any]
-    id: str
-    patient: str
-    content: str
-    labels: str
-    level: int
-    shape: tuple[int, int, int]
-    band_planes: int
-    translation: tuple[tuple[int, int], ...]
-
-    def label_planes(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """(stop - start, y, x) uint8 labels in the table's integers."""
-        store = self.store
-        if isinstance(store, Path):
-            from ctpipe.store import open_store  # zarr is wanted only where planes are read
-            store = open_store(store)
-        planes = store[self.id].labels[self.labels].read_planes(start, stop, level=self.level)
-        lookup = np.zeros(np.iinfo(planes.dtype).max + 1, np.uint8)
-        for value, label in self.translation:
-            lookup[value] = label
-        return lookup[planes]
-
-
-@dataclass(frozen=True)
-class Part:
-    """Whole slabs of one series: planes start..stop-1 of the table's level, the work of one Dask task."""
-
-    source: SeriesSource
-    start: int
-    stop: int
+    def __call__(self, rows: pd.DataFrame, part: Part | None, spec: RowSpec) -> pd.DataFrame:
+        """The rows with the step taken; `part` is None for a frame without rows, of which only the types count."""
 
 
 @dataclass(frozen=True)
 class RowSpec:
     """How rows are made; equal for all partitions of a table.
 
-    classes: the table's {integer: name} without background; conditions: checked expressions, all must hold.
+    classes: the table's {integer: name} without background. series, patients: the categories of those columns.
+    statistics: whether rows have the mean and standard deviation of HU and the body flag.
+    lesions: integers of the classes whose connected components are numbered; lesion_numbers: {series: for each slab its
+        own numbers -> those of the series}. organ: integers that count as inside the organ; none: all of them.
+    splits: {patient: split}. steps: in their order.
     """
 
     windows: WindowSpec
     classes: tuple[tuple[int, str], ...]
     series: tuple[str, ...]
     patients: tuple[str, ...]
-    conditions: tuple[str, ...] = ()
     index_dtype: str = "int16"
+    statistics: bool = False
+    lesions: tuple[int, ...] = ()
+    lesion_numbers: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...] = ()
+    organ: tuple[int, ...] = ()
+    splits: tuple[tuple[str, str], ...] = ()
+    steps: tuple[Step, ...] = ()
+    saved_types: tuple[tuple[str, Any], ...] = ()  # of a saved table: {column: dtype, or the categories}
 
     @property
     def fractions(self) -> tuple[tuple[int, str], ...]:
-        return ((0, "fraction_background"), *((n, f"fraction_{name}") for n, name in self.classes))
+        return tuple((n, f"fraction_{name}") for n, name in self.classes)
+
+    @property
+    def window_voxels(self) -> int:
+        return self.windows.window.z * self.windows.window.y * self.windows.window.x
 
     def grid(self, source: SeriesSource) -> WindowGrid:
         return WindowGrid(source.shape, self.windows.window, self.windows.stride)  # type: ignore[arg-type]
 
+    def parts(self, sources: Iterable[SeriesSource]) -> Iterator[Part]:
+        """The partitions of a table; statistics read HU as well, four times the work."""
+        voxels = max(1, PART_VOXELS // (4 if self.statistics else 1))
+        for source in sources:
+            yield from parts_of(source, self.grid(source), voxels, PART_ROWS)
 
-def parts_of(source: SeriesSource, grid: WindowGrid) -> Iterator[Part]:
-    """Cut a series into partitions of whole slabs; a band of slabs without a lattice plane makes none."""
-    bands = slabs_of(source.shape[0], source.band_planes)
-    voxels, rows = grid.shape.y * grid.shape.x, grid.counts.y * grid.counts.x
-    start = 0
-    for band in bands:
-        planes = len(grid.planes_within(start, band.stop))
-        full = (band.stop - start) * voxels >= PART_VOXELS or planes * rows >= PART_ROWS
-        if full or band.stop == grid.shape.z:
-            if planes:
-                yield Part(source, start, band.stop)
-            start = band.stop
+    def of(self, source: SeriesSource) -> RowSpec:
+        """What a partition of `source` needs to know: the lesion numbers of other series stay behind."""
+        if not self.lesion_numbers:
+            return self
+        return replace(self, lesion_numbers=tuple(pair for pair in self.lesion_numbers if pair[0] == source.id))
 
 
 def rows_of(part: Part, spec: RowSpec) -> pd.DataFrame:
-    """The rows of a partition, by z, y, x."""
+    """The rows of a partition, by z, y, x, all steps taken."""
+    return stepped(made(part, spec), part, spec)
+
+
+def stepped(rows: pd.DataFrame, part: Part | None, spec: RowSpec, done: int = 0) -> pd.DataFrame:
+    """Rows with the steps of `spec` from number `done` on; numbered from 0."""
+    import pandas as pd
+    for step in spec.steps[done:]:
+        rows = step(rows, part, spec)
+    if isinstance(rows.index, pd.RangeIndex) and rows.index.start == 0 and rows.index.step == 1:
+        return rows
+    return rows.reset_index(drop=True)  # what a selection leaves as index costs eight bytes a row
+
+
+def made(part: Part, spec: RowSpec) -> pd.DataFrame:
+    """The rows of a partition before any step: from the voxels in one pass, slab by slab, or from a saved table."""
+    if part.file is not None:
+        from ctpipe.patches.saving import read_part
+        return read_part(part, spec)
+    global computed
+    computed += 1
     grid = spec.grid(part.source)
-    z_planes = grid.planes_within(part.start, part.stop)
-    low, high = planes_reached(grid, z_planes)
-    labels = part.source.label_planes(low, high)
-    _, y_axis, x_axis = grid.axes()
-    shape = (len(z_planes), len(y_axis), len(x_axis))
-    at = np.meshgrid(np.asarray(z_planes), y_axis, x_axis, indexing="ij")
-    columns: dict[str, NDArray[np.generic]] = {
-        name: axis.ravel().astype(spec.index_dtype) for name, axis in zip("zyx", at, strict=True)}
-    columns["label"] = labels[np.ix_(np.asarray(z_planes) - low, y_axis, x_axis)].ravel()
-    columns |= _fractions(labels, grid, z_planes, low, spec, shape)
-    frame = _framed(columns, spec, part.source)
-    for condition in spec.conditions:
-        frame = select(frame, condition)
-    return frame.reset_index(drop=True)
+    plane_rows = grid.counts.y * grid.counts.x
+    n = len(grid.planes_within(part.start, part.stop)) * plane_rows
+    columns = _columns(n, spec)
+    at = 0
+    for z_planes in part.bands(grid):
+        _fill_band(columns, at, z_planes, grid, part.source, spec)
+        at += len(z_planes) * plane_rows
+    return _framed(columns, spec, part.source)
 
 
 def empty_rows(spec: RowSpec) -> pd.DataFrame:
     """No rows, every column with its type."""
-    columns: dict[str, NDArray[np.generic]] = {name: np.empty(0, spec.index_dtype) for name in "zyx"}
-    columns["label"] = np.empty(0, np.uint8)
-    columns |= {name: np.empty(0, np.float32) for _, name in spec.fractions}
-    return _framed(columns, spec, None)
+    return stepped(_framed(_columns(0, spec), spec, None), None, spec)
 
 
-def _fractions(labels: NDArray[np.uint8], grid: WindowGrid, z_planes: list[int], first: int, spec: RowSpec,
-               shape: tuple[int, int, int]) -> dict[str, NDArray[np.generic]]:
-    total = grid.window.z * grid.window.y * grid.window.x
-    present = set(np.flatnonzero(np.bincount(labels.ravel(), minlength=1)).tolist())
-    background = np.full(shape, total, np.int64)
-    found: dict[str, NDArray[np.generic]] = {}
-    for number, name in spec.fractions[1:]:
-        if number not in present:
-            found[name] = np.zeros(background.size, np.float32)
-            continue
-        counts = window_counts(labels == number, grid, z_planes, first, spec.windows.pad)
-        background -= counts  # classes share out the window; constant padding is background
-        found[name] = (counts / total).astype(np.float32).ravel()
-    return {"fraction_background": (background / total).astype(np.float32).ravel(), **found}
+def _columns(n: int, spec: RowSpec) -> dict[str, NDArray[Any]]:
+    columns: dict[str, NDArray[Any]] = {name: np.empty(n, spec.index_dtype) for name in "zyx"}
+    columns["label"] = np.empty(n, np.uint8)
+    columns |= {name: np.empty(n, np.float32) for _, name in spec.fractions}
+    if spec.statistics:
+        columns |= {"hu_mean": np.empty(n, np.float32), "hu_std": np.empty(n, np.float32), "in_body": np.empty(n, bool)}
+    if spec.lesions:
+        columns["lesion"] = np.empty(n, np.uint16)
+    return columns
 
 
-def _framed(columns: dict[str, NDArray[np.generic]], spec: RowSpec, source: SeriesSource | None) -> pd.DataFrame:
+def _fill_band(columns: dict[str, NDArray[Any]], at: int, z_planes: list[int], grid: WindowGrid, source: SeriesSource,
+               spec: RowSpec) -> None:
+    """The rows of the lattice planes of one slab, from row `at` on."""
+    low, high = planes_reached(grid, z_planes)
+    raw, lookup = source.raw_labels(low, high), source.lookup
+    labels: NDArray[Any] = raw if raw.dtype == np.uint8 else lookup[raw]
+    if labels is not raw:
+        lookup = np.arange(256, dtype=np.uint8)
+    counter = ClassCounter(labels, low, grid, spec.windows.pad, [n for n, _ in spec.fractions])
+    counter.worths = [worth[lookup[:256]] for worth in counter.worths]  # a lookup of each voxel is spared
+    hu = source.hu_planes(low, high) if spec.statistics else None
+    moments = HuMoments(hu, low, grid, spec.windows.pad) if hu is not None else None
+    lesions = _lesions(z_planes, source, spec) if spec.lesions else None
+    _, y_axis, x_axis = grid.axes()
+    n = len(y_axis) * len(x_axis)
+    y_column, x_column = np.repeat(y_axis, len(x_axis)), np.tile(x_axis, len(y_axis))
+    for z in z_planes:
+        to = slice(at, at + n)
+        columns["z"][to], columns["y"][to], columns["x"][to] = z, y_column, x_column
+        columns["label"][to] = lookup[labels[z - low][y_axis[:, None], x_axis]].ravel()
+        counter.into(z, [columns[name][to] for _, name in spec.fractions])
+        if moments is not None and hu is not None:
+            moments.into(z, columns["hu_mean"][to], columns["hu_std"][to])
+            columns["in_body"][to] = (hu[z - low][y_axis[:, None], x_axis] > BODY_HU).ravel()
+        if lesions is not None:
+            first, numbers = lesions
+            columns["lesion"][to] = numbers[z - first][y_axis[:, None], x_axis].ravel()
+        at += n
+
+
+def _lesions(z_planes: list[int], source: SeriesSource, spec: RowSpec) -> tuple[int, NDArray[np.uint16]]:
+    """First plane of the slab, and the lesion number of each of its voxels."""
+    from ctpipe.patches.lesions import slab_numbers
+    band = z_planes[0] // source.band_planes
+    return band * source.band_planes, slab_numbers(source, spec.lesions, band, dict(spec.lesion_numbers)[source.id])
+
+
+def _framed(columns: dict[str, NDArray[Any]], spec: RowSpec, source: SeriesSource | None) -> pd.DataFrame:
     import pandas as pd
     n = len(columns["z"])
     keys = {}
-    for name, values, own in (("series", spec.series, source and source.id),
-                              ("patient", spec.patients, source and source.patient)):
-        codes = np.full(n, values.index(own) if own else 0, np.int32)
-        keys[name] = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(values)))
-    return pd.DataFrame({**keys, **columns})
+    for name, values, own in (("series", spec.series, source.id if source else None),
+                              ("patient", spec.patients, source.patient if source else None)):
+        keys[name] = constant(values, own, n)
+    return pd.DataFrame({**keys, **columns}, copy=False)
+
+
+def constant(values: Sequence[str], own: str | None, n: int) -> pd.Categorical:
+    """`n` times `own`, as a category of `values`: one byte a row up to 127 of them."""
+    import pandas as pd
+    kind = np.int8 if len(values) < 1 << 7 else np.int16 if len(values) < 1 << 15 else np.int32
+    codes = np.full(n, values.index(own) if own in values else -1, kind)
+    return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(values)))  # type: ignore[arg-type]
 
 
 def translate(

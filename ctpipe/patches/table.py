@@ -1,9 +1,13 @@
-"""The patch table: a row for every window of a store's labelled volumes; an index, never pixels (DESIGN 4)."""
+"""The patch table: a row for every window of a store's labelled volumes; an index, never pixels (DESIGN 4).
+
+A table is a plan: what it is made of and the steps that verbs added. Rows are made partition by partition where they
+are wanted, and forgotten, until `persist` holds them in the memory of the cluster.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,73 +16,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe.config import Stratum, WindowSpec
-from ctpipe.errors import NotThereError, RunError, UsageError
-from ctpipe.patches import sampling
-from ctpipe.patches.query import checked, select
-from ctpipe.patches.rows import Part, RowSpec, SeriesSource, empty_rows, parts_of, rows_of, translate
-from ctpipe.words import ZYX, Pad
+from ctpipe.errors import NotThereError, UsageError
+from ctpipe.patches import running, sampling, splitting
+from ctpipe.patches import steps as verbs
+from ctpipe.patches.pixel_steps import PixelSteps
+from ctpipe.patches.query import checked
+from ctpipe.patches.rows import RowSpec, Step, empty_rows, stepped
+from ctpipe.patches.sources import Part, SeriesSource
+from ctpipe.patches.virtual import virtual_names, with_virtual
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
     import pandas as pd
     from distributed import Client
 
-    from ctpipe.store import Store
-
-
-def patch_table(
-    store: Store | Mapping[str, Any] | str | Path, window: Sequence[int] = (1, 257, 257),
-    stride: Sequence[int] = (1, 7, 7), pad: str | Pad = "edge", where: str | None = None,
-    client: Client | None = None, *, series: Sequence[str] | str | None = None, level: int = 0, labels: str = "truth",
-    classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
-) -> PatchTable:  # fmt: skip
-    """Table with a row for every window (z, y, x) at every `stride` voxels of the store's labelled volumes.
-
-    pad: what a window sees beyond its volume, "edge" or "constant"; labels are padded as pixels are (edge: the
-        nearest voxel's label, constant: background).
-    where: keep only rows for which a pandas query expression holds, e.g. `label == "liver" and fraction_lesion > 0`.
-    client: a Dask client that computes; None computes in this process.
-    series: ids or unambiguous prefixes; by default every volume that has `labels`.
-    level: the pyramid level on which window, stride, z, y and x count.
-    classes: names in the order of their integers from 1, or {name: names that count as it}; by default the classes of
-        the label volumes with their own integers. Voxels of a class that is not named are background.
-
-    Raises NotThereError for a series, label group, level, class or column that is not there; UsageError for a condition
-    that is none. Nothing is computed yet, only group metadata is read.
-    """
-    if isinstance(store, (str, Path)):
-        from ctpipe.store import open_store  # zarr is wanted only where a store is opened
-        store = open_store(store)
-    if pad not in list(Pad):
-        raise UsageError(f"pad {str(pad)!r} is unknown", f"choose {' or '.join(Pad)}")
-    windows = WindowSpec(window=_lengths(window), stride=_lengths(stride), pad=Pad(pad))
-    chosen = _chosen(store, series, labels)
-    groups = [one.labels[labels] for one in chosen]  # once: "truth" is the newest, whichever that is at each look
-    _check_classes(groups, classes)
-    names, translations = translate([group.classes for group in groups], classes)
-    sources = tuple(_source(store, one, group, level, mapping)
-                    for one, group, mapping in zip(chosen, groups, translations, strict=True))
-    largest = max(max(source.shape) for source in sources)
-    spec = RowSpec(windows, tuple(names.items()), tuple(source.id for source in sources),
-                   tuple(sorted({source.patient for source in sources})),
-                   index_dtype="int16" if largest <= np.iinfo(np.int16).max else "int32")
-    table = PatchTable(spec, sources, level, client)
-    return table.where(where) if where else table
-
 
 @dataclass(frozen=True)
 class PatchTable:
-    """Rows of windows; every verb gives another table and computes nothing, save `compute`, `count` and `sample`.
+    """Rows of windows. Verbs give another table and compute nothing; what gives numbers or frames computes.
 
-    Rows are in the order of series id, z, y, x. Columns: series, patient (categories), z, y, x (centre, int16),
-    label (of the centre voxel, uint8), fraction_background and fraction_<class> (float32, exact count / window voxels).
+    Rows are in the order of series id, z, y, x. Columns held: series, patient (categories), z, y, x (centre, int16),
+    label (of the centre voxel, uint8), fraction_<class> (float32, exact count / window voxels); with statistics
+    hu_mean, hu_std (float32), in_body; with lesions `lesion` (uint16). `VIRTUAL` names those computed on the way.
+
+    held: the partitions in cluster memory (futures), or in this process. done: steps they have behind them.
+    found: the types of a saved table's rows. order_seed: of `shuffle`.
     """
 
     spec: RowSpec
     sources: tuple[SeriesSource, ...]
     level: int
     client: Client | None = None
+    given_parts: tuple[Part, ...] | None = field(default=None, repr=False)
+    held: tuple[Any, ...] | None = field(default=None, repr=False, compare=False)
+    done: int = 0
+    found: pd.DataFrame | None = field(default=None, repr=False, compare=False)
+    order_seed: int | None = None
+    name: str = ""
 
+    # ------------------------------------------------------------------------------------------------ what it is
     @property
     def windows(self) -> WindowSpec:
         return self.spec.windows
@@ -101,22 +77,47 @@ class PatchTable:
     def patients(self) -> list[str]:
         return sorted({source.patient for source in self.sources})
 
-    @property
+    @cached_property
+    def empty(self) -> pd.DataFrame:
+        """No rows, every held column with its type."""
+        if self.found is not None:
+            return stepped(self.found, None, self.spec, self.done)
+        return empty_rows(self.spec)
+
+    @cached_property
     def columns(self) -> list[str]:
-        return list(empty_rows(self.spec).columns)
+        """The columns that rows hold."""
+        return list(self.empty.columns)
+
+    @cached_property
+    def all_columns(self) -> list[str]:
+        """The columns that can be asked for: those held and those computed on the way."""
+        return [*self.columns, *virtual_names(self.columns)]
 
     @property
     def n_windows(self) -> int:
-        """Windows of the lattice, before any `where`."""
+        """Windows of the lattice, before any step."""
         return sum(len(self.spec.grid(source)) for source in self.sources)
 
     def __len__(self) -> int:
-        """Rows; they are computed where the table has conditions."""
-        return sum(self._map(_count_rows, self.spec)) if self.spec.conditions else self.n_windows
+        """Rows; they are computed where steps select among them."""
+        whole = self.given_parts is None and not any(isinstance(s, (verbs.Where, verbs.Thin)) for s in self.spec.steps)
+        return self.n_windows if whole else sum(self.sizes)
+
+    @cached_property
+    def band_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Rows of each slab of each partition."""
+        return tuple(self._map(_band_sizes))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of each partition."""
+        return tuple(sum(bands) for bands in self.band_sizes)
 
     @property
     def row_bytes(self) -> int:
-        return int(sum(empty_rows(self.spec).dtypes.map(_width)))
+        """Bytes that one row takes in memory."""
+        return int(sum(self.empty.dtypes.map(_width)))
 
     @property
     def nbytes(self) -> int:
@@ -126,104 +127,382 @@ class PatchTable:
     @property
     def pixel_bytes(self) -> int:
         """Bytes of all windows if their int16 pixels were copied: what this table does not do."""
-        return self.n_windows * int(np.prod(self.windows.window)) * 2
+        return self.n_windows * self.spec.window_voxels * 2
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The work of each partition, in row order."""
-        return tuple(part for source in self.sources for part in parts_of(source, self.spec.grid(source)))
+        return self.given_parts if self.given_parts is not None else tuple(self.spec.parts(self.sources))
 
-    @cached_property
+    @property
     def frame(self) -> dd.DataFrame:
         """The rows as a lazy Dask DataFrame; a partition is one or more whole slabs of one series."""
         import dask.dataframe as dd
-        return dd.from_map(rows_of, list(self.parts), spec=self.spec, meta=empty_rows(self.spec), label="patch-rows")
+        calls = self._calls(running.the_rows)
+        if self.held is not None and self.client is not None:
+            futures = self.held
+            if self.done < len(self.spec.steps):
+                futures = tuple(running.submit(self.client, calls, self.held, "patch-steps"))
+            return dd.from_delayed(list(futures), meta=self.empty, verify_meta=False)
+        if self.held is not None:
+            calls = [running.Held(call, rows) for call, rows in zip(calls, self.held, strict=True)]  # type: ignore[misc]
+        return dd.from_map(running.called, calls, meta=self.empty, label="patch-rows")
 
+    # ------------------------------------------------------------------------------------------------ rows
     def where(self, expression: str) -> PatchTable:
         """The rows for which a pandas query expression holds; class names may stand for their integers."""
-        condition = checked(expression, self.columns, self.classes)
-        select(empty_rows(self.spec), condition)  # wrong types are found now, not on a worker
-        return replace(self, spec=replace(self.spec, conditions=(*self.spec.conditions, condition)))
+        return self._then(verbs.Where(self._checked(expression)))
 
-    def compute(self) -> pd.DataFrame:
-        """All rows, as pandas, numbered from 0."""
-        import pandas as pd
-        return pd.concat(self._map(rows_of, self.spec), ignore_index=True)
+    def assign(self, **expressions: str) -> PatchTable:
+        """Computed columns, by pandas expressions over the others: table.assign(mix="fraction_a * fraction_b")."""
+        table = self
+        for name, expression in expressions.items():
+            table._free(name)
+            table = table._then(verbs.Assign(name, table._checked(expression)))
+        return table
+
+    def join(self, other: pd.DataFrame | str | Path, on: str | Sequence[str],
+             columns: Sequence[str] | None = None) -> PatchTable:
+        """The user's own columns from a frame, a CSV or a Parquet file, matched by columns of the table.
+
+        Every row stays; where nothing matches, numbers are NaN and texts are missing. Keys of `other` must be unique.
+        """
+        keys = (on,) if isinstance(on, str) else tuple(on)
+        self._there(keys)
+        step = verbs.joined(other, keys, tuple(columns) if columns else None)
+        for name in step.columns:
+            self._free(name)
+        return self._then(step)
+
+    def select(self, columns: Sequence[str]) -> PatchTable:
+        """Some columns, and always series, z, y and x, which identify a row; computed ones are held from now on."""
+        self._there(columns)
+        return self._then(verbs.Keep(tuple(columns)))
+
+    def rename(self, **names: str) -> PatchTable:
+        """Columns under other names: table.rename(old="new"); those that identify a row keep theirs."""
+        self._there(tuple(names))
+        fixed = [name for name in names if name in (*verbs.KEYS, "patient", "label")]
+        if fixed:
+            raise UsageError(f"column {fixed[0]} cannot be renamed", "compute a column of another name with assign")
+        for name in names.values():
+            self._free(name)
+        return self._then(verbs.Rename(tuple(names.items())))
+
+    def thin(self, share: float, seed: int = 0) -> PatchTable:
+        """A random share of the rows as a table: each row is drawn by (seed, series, z, y, x) alone."""
+        if not 0 < share <= 1:
+            raise UsageError(f"a share of {share} cannot be drawn", "give more than 0 and at most 1")
+        return self._then(verbs.Thin(float(share), int(seed)))
+
+    def with_labels(self, labels: str, name: str = "predicted") -> PatchTable:
+        """The centre's label in another label group of each series (a run, a review), in the table's integers.
+
+        A class is matched by name; one that the table lacks counts as background.
+        """
+        self._free(name)
+        integers = {known: number for number, known in self.classes.items()}
+        groups = []
+        for source in self.sources:
+            group = source.series.labels[labels]
+            pairs = tuple((own, integers[known]) for own, known in group.classes.items() if known in integers)
+            groups.append((source.id, str(group.name), pairs))
+        return self._then(verbs.LabelAt(name, tuple(groups)))
+
+    def hard_negatives(self, run: str) -> PatchTable:
+        """Columns `predicted` and `false_positive` of a run: it says a class where the truth is background."""
+        return self.with_labels(run).assign(false_positive="predicted != 0 and label == 0")
+
+    def from_pixels(self, names: str | Sequence[str], function: Callable[[NDArray[Any]], NDArray[Any]],
+                    steps: PixelSteps | None = None, dtype: str = "float32") -> PatchTable:
+        """Columns computed from each row's pixels, where the rows are, when the rows are wanted (see `persist`).
+
+        function: pixels (n, [c,] *window) -> (n,) or (n, names); it must be importable where it runs.
+        """
+        chosen = (names,) if isinstance(names, str) else tuple(names)
+        for name in chosen:
+            self._free(name)
+        return self._then(verbs.FromPixels(chosen, function, self._pixel_steps(steps), dtype))
+
+    def score(self, function: Callable[[NDArray[Any]], NDArray[Any]], classes: Sequence[str] | None = None,
+              steps: PixelSteps | None = None) -> PatchTable:
+        """Scores of a model beside every column of its input: score_<class>, background first, float32.
+
+        function: pixels -> (n, 1 + classes); `classes` are the model's, by default the table's.
+        """
+        wanted = ("background", *(classes if classes is not None else self.classes.values()))
+        return self.from_pixels([f"score_{name}" for name in wanted], function, steps)
+
+    def compute(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """All rows, as pandas in this process, numbered from 0; `columns` may name computed ones."""
+        table = self if columns is None else self._only(columns)
+        made = table._map(running.the_rows)
+        rows = sampling.concatenated(made) if made else table.empty
+        return rows if columns is None else rows[list(columns)]
+
+    def head(self, n: int = 10) -> pd.DataFrame:
+        """The first `n` rows (of the order that `shuffle` gave)."""
+        from ctpipe.patches.batches import rows_at
+        return rows_at(self, 0, min(n, len(self)))
 
     def count(self, by: str | Sequence[str] = "label") -> pd.Series:
         """Rows of each group that occurs, e.g. by ["patient", "label"]."""
         keys = [by] if isinstance(by, str) else list(by)
-        for key in keys:
-            if key not in self.columns:
-                raise NotThereError(f"the table has no column {key!r}", f"its columns are {', '.join(self.columns)}")
-        import pandas as pd
-        counts = pd.concat(self._map(_count_part, self.spec, tuple(keys)))
+        self._there(keys)
+        counts = self._merge(_count_part, _added, tuple(keys))
         return counts.groupby(level=keys, observed=True).sum().rename("rows")
 
-    def sample(self, n: int, seed: int = 0, by: str | Sequence[Stratum] = "label") -> pd.DataFrame:
+    def describe(self) -> pd.DataFrame:
+        """Rows, lowest, highest, mean and standard deviation of every number column; groups of every category."""
+        from ctpipe.patches.describing import described
+        return described(self)
+
+    def sql(self, query: str) -> pd.DataFrame:
+        """The answer of a DuckDB SELECT over the rows, which are called `rows`; computed beside the rows."""
+        from ctpipe.patches.sql import ask
+        return ask(self, query)
+
+    # ------------------------------------------------------------------------------------------------ sampling
+    def sample(self, n: int, seed: int = 0, by: str | Sequence[str] | Sequence[Stratum] = "label", *,
+               proportional: bool = False, weight: str | None = None) -> pd.DataFrame:
         """`n` rows in random order, the same for a seed whatever the partitions, the workers and the order of work.
 
-        by: "label" takes equally many of each class that occurs; strata take their shares. Every row has a rank drawn
-        from (seed, series, z, y, x), and a stratum gives its rows of lowest rank, none twice until all were given. A
-        stratum without rows leaves its share to the others; NotThereError where none has rows. A row in two strata
-        can be given by both. The index numbers the sample; column `stratum` tells which one gave the row.
+        by: "label" takes equally many of each class that occurs; columns take equally many of each of their groups, or
+        (proportional) as many as there are; strata take their shares. Every row has a rank drawn from (seed, series, z,
+        y, x), and a stratum gives its rows of lowest rank, none twice until all were given; `weight` names a column by
+        which rows are drawn more or less often. A stratum without rows leaves its share to the others; NotThereError
+        where none has rows. A row in two strata can be given by both. The index numbers the sample; column `stratum`
+        tells which one gave the row.
         """
-        strata = sampling.strata_of(by, self.classes)
-        conditions = tuple(checked(stratum.where, self.columns, self.classes) for stratum in strata)
-        parts = self._map(sampling.lowest, self.spec, conditions, n, seed)
-        return sampling.drawn(parts, strata, n, seed)
+        strata = self._strata(by, proportional)
+        if weight is not None:
+            self._there([weight])
+        conditions = tuple(self._checked(stratum.where) for stratum in strata)
+        rows = self._merge(sampling.lowest, _Lower(n), conditions, n, seed, weight)
+        return sampling.drawn(rows, strata, n, seed)
+
+    def _strata(self, by: str | Sequence[str] | Sequence[Stratum], proportional: bool) -> tuple[Stratum, ...]:
+        if by == "label" and not proportional:
+            return sampling.strata_of("label", self.classes)
+        if isinstance(by, str) or all(isinstance(one, str) for one in by):
+            return sampling.strata_of_groups(self.count(by), proportional)  # type: ignore[arg-type]
+        return sampling.strata_of(by, self.classes)  # type: ignore[arg-type]
+
+    def shuffle(self, seed: int = 0) -> PatchTable:
+        """The same rows in a random order: `head` and `batches` follow it. Nothing is moved."""
+        return replace(self, order_seed=int(seed))
 
     def of_series(self, ids: Sequence[str]) -> PatchTable:
         """The rows of some series; NotThereError names one that the table lacks."""
         for name in ids:
             if name not in self.series:
                 raise NotThereError(f"the table has no series {name!r}", f"it has {', '.join(self.series)}")
-        return replace(self, sources=tuple(source for source in self.sources if source.id in set(ids)))
+        return self._of(lambda source: source.id in set(ids))
 
-    def split(self, validate: Sequence[str], test: Sequence[str] = ()) -> dict[str, PatchTable]:
-        """{"train", "validate", "test"} by patient; `train` has all patients that are not named, `test` may be absent.
+    def split(self, validate: Sequence[str] = (), test: Sequence[str] = (), *,
+              shares: Mapping[str, float] | None = None, stratify: str = "label", seed: int = 0
+              ) -> dict[str, PatchTable]:
+        """{split: table} by patient. Named: "train" has all patients that `validate` and `test` do not name.
 
+        shares: instead, {split: share} of the patients, each split with its share of every `stratify` group's rows as
+        nearly as whole patients allow, the same for a seed. Rows tell their split in column `split`.
         UsageError where a patient is named for two, or nobody is left to train on; RunError where the same voxels lie
         under patients of two splits.
         """
-        named = {"validate": set(validate), "test": set(test)}
-        unknown = sorted((named["validate"] | named["test"]) - set(self.patients))
-        if unknown:
-            raise NotThereError(f"the table has no patient {', '.join(unknown)}", f"it has {', '.join(self.patients)}")
-        if named["validate"] & named["test"]:
-            raise UsageError(f"patient {min(named['validate'] & named['test'])} is named for validate and test",
-                             "name each patient once")
-        named["train"] = set(self.patients) - named["validate"] - named["test"]
-        if not named["train"]:
-            raise UsageError("no patient is left to train on", "name fewer patients for validate and test")
-        made = {split: replace(self, sources=tuple(s for s in self.sources if s.patient in named[split]))
-                for split in ("train", "validate", "test") if named[split]}
-        _assert_apart(made)
+        if shares is None:
+            splits = splitting.named_splits(self.patients, validate, test)
+        else:
+            counts = self.count(["patient", stratify]).unstack(fill_value=0)
+            splits = splitting.stratified_splits(counts, shares, seed)
+        marked = replace(self, spec=replace(self.spec, splits=tuple(sorted(splits.items()))))
+        names = list(shares) if shares else ["train", "validate", "test"]
+        made = {split: marked._of(lambda source, split=split: splits[source.patient] == split)  # type: ignore[misc]
+                for split in names if split in splits.values()}
+        splitting.assert_apart({split: table.sources for split, table in made.items()})
         return made
+
+    # ------------------------------------------------------------------------------------------------ pixels
+    def fetch(self, rows: pd.DataFrame, steps: PixelSteps | None = None, out: NDArray[np.generic] | None = None
+              ) -> NDArray[np.generic]:
+        """Pixels (n, [channels,] *window) of `rows` (columns series, z, y, x), in their order; see `PixelSteps`.
+
+        int16 HU as stored without steps. On a cluster they are cut by the workers that hold the rows or their slabs;
+        without one, an array `out` of the right shape and type is filled and given back.
+        """
+        from ctpipe.patches.batches import fetched
+        return fetched(self, rows, self._pixel_steps(steps), out)
+
+    def batches(self, size: int, shuffle: int | None = None, steps: PixelSteps | None = None,
+                transform: Callable[[NDArray[Any], pd.DataFrame], Any] | None = None, *, drop_last: bool = False,
+                pool: int = 8) -> Iterator[Any]:
+        """(pixels, rows) of `size` rows at a time, or transform(pixels, rows): one pass over the table.
+
+        shuffle: a seed; the same batches for it on any number of workers. Partitions are taken `pool` at a time.
+        """
+        from ctpipe.patches.batches import batches_of
+        seed = self.order_seed if shuffle is None else int(shuffle)
+        return batches_of(self, size, seed, self._pixel_steps(steps), transform, drop_last, pool)
+
+    def reference_hu(self, name: str) -> dict[str, float]:
+        """{series: median HU of the voxels of a class}; RunError names a series that has none."""
+        from ctpipe.patches.describing import class_medians
+        return class_medians(self, name)
+
+    def instances(self, rows: pd.DataFrame) -> pd.Series:
+        """Pseudonym of the SOP instance of each row's centre plane, by the plane table of its volume."""
+        import pandas as pd
+        found = np.empty(len(rows), object)
+        names = rows["series"].astype(str).to_numpy()
+        for source in self.sources:
+            mine = np.flatnonzero(names == source.id)
+            if len(mine):
+                found[mine] = source.instances(rows["z"].to_numpy(np.int64)[mine] * source.factors[0])
+        return pd.Series(found, rows.index, name="sop_instance")
 
     def label_planes(self, series: str, start: int, stop: int) -> NDArray[np.uint8]:
         """(stop - start, y, x) uint8: the labels of planes of the table's level, in the table's integers."""
-        return self.of_series([series]).sources[0].label_planes(start, stop)
+        return self.source(series).label_planes(start, stop)
+
+    def source(self, series: str) -> SeriesSource:
+        """What the table knows of one series; NotThereError where it has none of that id."""
+        return self.of_series([series]).sources[0]
+
+    def plane_image(self, series: str, z: int, column: str, fill: str = "nearest", missing: float = np.nan
+                    ) -> NDArray[np.float32]:
+        """(y, x) float32: a column of the rows of one plane, condensed to an image of the volume's plane.
+
+        fill: "nearest" centre, or "linear" interpolation between centres; `missing` where no row is near (see
+        `ctpipe.patches.condensing`).
+        """
+        return self.condense(series, column, z, z + 1, fill, missing)[0]
+
+    def condense(self, series: str, column: str, start: int = 0, stop: int | None = None, fill: str = "nearest",
+                 missing: float = np.nan) -> NDArray[np.float32]:
+        """(stop - start, y, x) float32: a column of the rows of one series, condensed to planes of its volume."""
+        from ctpipe.patches.condensing import condensed
+        return condensed(self, series, column, start, stop, fill, missing)
+
+    def show(self, path: str | Path, n: int = 16, where: str | None = None, seed: int = 0) -> Path:
+        """A contact sheet of `n` rows drawn by `seed`, labels outlined, as a PNG at `path`."""
+        from ctpipe.patches.showing import contact_sheet
+        return contact_sheet(self.where(where) if where else self, Path(path), n, seed)
+
+    # ------------------------------------------------------------------------------------------------ memory
+    def persist(self) -> PatchTable:
+        """The rows held in the memory of the cluster (of this process without one), all steps taken, until let go."""
+        from ctpipe.patches.sharing import persisted
+        return persisted(self)
+
+    def replicate(self, n: int = 2) -> PatchTable:
+        """Held rows on `n` workers each: so many less one may be lost without anything being computed again."""
+        from ctpipe.patches.sharing import replicated
+        return replicated(self, n)
+
+    def publish(self, name: str) -> PatchTable:
+        """Held under a name that other clients can `ctpipe.patches.open_table`, as long as the cluster lives."""
+        from ctpipe.patches.sharing import published
+        return published(self, name)
+
+    def budget(self, bytes_per_worker: int) -> PatchTable:
+        """Every worker (this process without a cluster) keeps at most so many bytes of slabs from now on."""
+        from ctpipe.patches.sharing import set_budget
+        set_budget(self.client, bytes_per_worker)
+        return self
+
+    def resident(self) -> dict[str, dict[str, int]]:
+        """{worker: what it holds of slabs}; without a cluster of this process."""
+        from ctpipe.patches.sharing import resident
+        return resident(self.client)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes: of the rows (index), of the slabs resident now, and of the pixels if every row held its own."""
+        return {"index": self.nbytes, "pixels_resident": sum(one["bytes"] for one in self.resident().values()),
+                "pixels_materialised": self.pixel_bytes}
+
+    def save(self, name: str | Path) -> Path:
+        """Rows as Parquet, with window spec and source keys: STORE/tables/<name>, or a folder of its own."""
+        from ctpipe.patches.saving import saved
+        return saved(self, name)
+
+    # ------------------------------------------------------------------------------------------------ inside
+    def _then(self, step: Step) -> PatchTable:
+        """The table with one more step; tried on no rows first, so that wrong types are found now."""
+        table = replace(self, spec=replace(self.spec, steps=(*self.spec.steps, step)))
+        table.empty  # noqa: B018
+        return table
+
+    def _of(self, wanted: Callable[[SeriesSource], bool]) -> PatchTable:
+        """The rows of some sources."""
+        keep = [number for number, part in enumerate(self.parts) if wanted(part.source)]
+        some = self.given_parts is not None or self.held is not None
+        return replace(self, sources=tuple(source for source in self.sources if wanted(source)),
+                       given_parts=tuple(self.parts[n] for n in keep) if some else None,
+                       held=tuple(self.held[n] for n in keep) if self.held is not None else None)
+
+    def _of_planes(self, start: int, stop: int) -> PatchTable:
+        """The partitions that hold some of planes start..stop-1, of a table of one series."""
+        keep = [number for number, part in enumerate(self.parts) if part.start < stop and part.stop > start]
+        return replace(self, given_parts=tuple(self.parts[n] for n in keep),
+                       held=tuple(self.held[n] for n in keep) if self.held is not None else None)
+
+    def _only(self, columns: Sequence[str]) -> PatchTable:
+        self._there(columns)
+        return self._then(verbs.Keep(tuple(columns)))
+
+    def _checked(self, expression: str) -> str:
+        labels = ["label", *(step.name for step in self.spec.steps if isinstance(step, verbs.LabelAt))]
+        return checked(expression, self.all_columns, self.classes, labels)
+
+    def _there(self, columns: Sequence[str]) -> None:
+        for name in columns:
+            if name not in self.all_columns:
+                raise NotThereError(f"the table has no column {name!r}", f"its columns are {', '.join(self.columns)}")
+
+    def _free(self, name: str) -> None:
+        if name in self.columns:
+            raise UsageError(f"the table has a column {name!r} already", "give another name, or rename that one")
+
+    def _pixel_steps(self, steps: PixelSteps | None) -> PixelSteps:
+        steps = steps or PixelSteps()
+        name = steps.relative_to
+        if isinstance(name, str) and name in self.classes.values() and name not in self.all_columns:
+            steps = replace(steps, references=tuple(self.reference_hu(name).items()))
+        return steps.checked(self.all_columns)
+
+    def _calls(self, function: Callable[..., Any], *settings: Any) -> list[running.RowsCall]:
+        return [running.RowsCall(function, part, self.spec.of(part.source), self.done, settings) for part in self.parts]
 
     def _map(self, function: Callable[..., Any], *settings: Any) -> list[Any]:
-        """function(part, *settings) of every partition, in row order: on the client, or here one after the other."""
-        if self.client is None:
-            return [function(part, *settings) for part in self.parts]
-        return self.client.gather([self.client.submit(function, part, *settings, pure=False) for part in self.parts])
+        """function(rows, part, spec, *settings) of every partition, in row order."""
+        return running.mapped(self.client, self._calls(function, *settings), self.held, function.__name__)
+
+    def _merge(self, function: Callable[..., Any], merge: Callable[[Any, Any], Any], *settings: Any) -> Any:
+        """The same, the answers of all partitions merged where they are."""
+        return running.merged(self.client, self._calls(function, *settings), self.held, function.__name__, merge)
 
 
-def _count_rows(part: Part, spec: RowSpec) -> int:
-    return len(rows_of(part, spec))
+@dataclass(frozen=True)
+class _Lower:
+    n: int
+
+    def __call__(self, one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+        return sampling.lower(self.n, one, other)
 
 
-def _count_part(part: Part, spec: RowSpec, keys: tuple[str, ...]) -> pd.Series:
-    return rows_of(part, spec).groupby(list(keys), observed=True).size()
+def _band_sizes(rows: pd.DataFrame, part: Part, spec: RowSpec) -> tuple[int, ...]:
+    starts = np.arange(part.start, part.stop, part.source.band_planes)
+    places = np.searchsorted(rows["z"].to_numpy(), [*starts[1:], part.stop])  # rows are in the order of z
+    return tuple(np.diff([0, *places]).tolist())
 
 
-def _lengths(values: Sequence[int]) -> ZYX:
-    if len(values) != 3 or any(int(v) != v for v in values):
-        raise UsageError(f"{tuple(values)} is not three lengths in voxels", "give whole numbers z, y, x")
-    return ZYX(*(int(v) for v in values))
+def _count_part(rows: pd.DataFrame, part: Part, spec: RowSpec, keys: tuple[str, ...]) -> pd.Series:
+    return with_virtual(rows, keys, part, spec).groupby(list(keys), observed=True).size()
+
+
+def _added(one: pd.Series, other: pd.Series) -> pd.Series:
+    import pandas as pd
+    both = pd.concat([one, other])
+    return both.groupby(level=list(range(both.index.nlevels)), observed=True).sum()
 
 
 def _width(dtype: Any) -> int:
@@ -232,54 +511,3 @@ def _width(dtype: Any) -> int:
         return int(dtype.itemsize)
     n = len(dtype.categories)
     return 1 if n < 1 << 7 else 2 if n < 1 << 15 else 4
-
-
-def _chosen(store: Mapping[str, Any], series: Sequence[str] | str | None, labels: str) -> list[Any]:
-    """The series of the table by id; without a choice, all that have the labels."""
-    if series is None:
-        chosen = [store[name] for name in sorted(store) if labels in store[name].labels]
-    else:
-        wanted = [series] if isinstance(series, str) else series
-        unique = {one.id: one for one in (store[name] for name in wanted)}
-        chosen = [unique[name] for name in sorted(unique)]
-        for one in chosen:
-            if labels not in one.labels:
-                raise NotThereError(f"series {one.id} has no labels {labels!r}", "ingest it with --labels")
-    if not chosen:
-        raise NotThereError(f"no series of the store has labels {labels!r}", "ingest it with --labels")
-    return chosen
-
-
-def _check_classes(groups: list[Any], classes: Sequence[str] | Mapping[str, Sequence[str]] | None) -> None:
-    """NotThereError for a wanted class that no label volume has; of a merged one, one part must be there."""
-    existing = sorted({name for group in groups for name in group.classes.values()})
-    lacking = [name for name in classes or ()
-               if not set(classes[name] if isinstance(classes, Mapping) else (name,)) & set(existing)]
-    if lacking:
-        raise NotThereError(f"the label volumes have no class {', '.join(lacking)}",
-                            f"their classes are {', '.join(existing)}")
-
-
-def _source(store: Mapping[str, Any], series: Any, group: Any, level: int, mapping: dict[int, int]) -> SeriesSource:
-    if not 0 <= level < len(series.levels):
-        raise NotThereError(f"series {series.id} has no pyramid level {level}",
-                            f"choose one of 0..{len(series.levels) - 1}")
-    if group.grid.grid_id != series.grid.grid_id:
-        raise RunError(f"labels on grid {group.grid.grid_id} do not fit series {series.id} on {series.grid.grid_id}",
-                       "ingest the labels again")
-    at = series.levels[level]
-    root = getattr(store, "root", None)
-    return SeriesSource(Path(root) if root else store, series.id, series.patient, series.content, group.name, level,
-                        tuple(at.grid.shape), at.slab_planes, tuple(sorted(mapping.items())))
-
-
-def _assert_apart(splits: dict[str, PatchTable]) -> None:
-    """Two patients' rows never mix, nor the same voxels under two names."""
-    for what in ("patient", "content"):
-        owner: dict[str, str] = {}
-        for split, table in splits.items():
-            for source in table.sources:
-                first = owner.setdefault(getattr(source, what), split)
-                if first != split:
-                    raise RunError(f"series {source.id} has its {what} in {first} and in {split}",
-                                   "put both patients into one split, or remove one of the series")

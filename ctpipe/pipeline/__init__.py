@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ctpipe.pipeline.judging import evaluate
     from ctpipe.pipeline.predicting import infer
     from ctpipe.pipeline.reports import EvaluateReport, InferReport, IngestReport, TrainReport, check_json
+    from ctpipe.pipeline.tables import save_table
     from ctpipe.pipeline.taking import check, ingest
 
 # Homes have other names than the functions in them would need, since an imported module becomes an attribute here.
@@ -27,6 +28,7 @@ _HOMES = {
     "evaluate": "judging",
     "infer": "predicting",
     "ingest": "taking",
+    "save_table": "tables",
     "train": "fitting",
     "train_model": "fitting",
     "write_case_page": "case",
@@ -43,5 +45,5 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "EvaluateReport", "InferReport", "IngestReport", "TrainReport", "check", "check_json", "evaluate", "infer",
-    "ingest", "train", "train_model", "write_case_page",
+    "ingest", "save_table", "train", "train_model", "write_case_page",
 ]  # fmt: skip

@@ -2,5 +2,6 @@
 
 from ctpipe.training.curves import curve_png
 from ctpipe.training.loop import FitResult, fit
+from ctpipe.training.streams import PatchBatches
 
-__all__ = ["FitResult", "curve_png", "fit"]
+__all__ = ["FitResult", "PatchBatches", "curve_png", "fit"]

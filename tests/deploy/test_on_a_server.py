@@ -17,7 +17,7 @@ from ctpipe.errors import NotThereError, UsageError
 
 pytestmark = pytest.mark.server
 
-FLOWS = ["evaluate", "infer", "ingest", "train"]
+FLOWS = ["evaluate", "infer", "ingest", "patches", "train"]
 NAMES = [f"{flow}/local" for flow in FLOWS]
 PATIENT = "PLANTEDNAME4711"
 

@@ -19,9 +19,9 @@ def artifacts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]
         shown.append(given)
         return "artifact-id"
 
-    for name in ("ingest", "train", "infer", "evaluate"):
+    for name in ("ingest", "train", "infer", "evaluate", "patches"):
         module = importlib.import_module(f"flows.{name}")
-        for stage in ("ingest_stage", "train_stage", "infer_stage", "evaluate_stage", "picture_stage"):
+        for stage in ("ingest_stage", "train_stage", "infer_stage", "evaluate_stage", "patches_stage", "picture_stage"):
             if hasattr(module, stage):
                 monkeypatch.setattr(module, stage, getattr(module, stage).fn)
         monkeypatch.setattr(module, "create_table_artifact", show)

@@ -179,3 +179,16 @@ def test_a_server_that_is_gone_never_stops_the_work(monkeypatch):
     monkeypatch.setattr("flows.stage.create_progress_artifact", gone)
     with disable_run_logger():
         ProgressArtifact("ingest")("ingest", 1, 1)
+
+
+def test_patches_shows_rows_by_label_and_where_the_table_is(artifacts, pipeline):
+    from flows.patches import patches
+
+    pipeline.save_table = lambda *_args, **_kwargs: {
+        "name": "liver", "path": "/store/tables/liver", "rows": 7, "row_bytes": 21, "partitions": 1,
+        "pixels_if_copied": 7 * 2**30, "labels": {"background": 3, "liver": 4},
+    }  # fmt: skip
+    state = patches.fn("/store", "liver", [1, 9, 9], [1, 4, 4])
+    assert (state.name, state.message) == ("Completed", "7 rows in table liver")
+    assert {"label": "liver", "rows": 4} in artifacts[0]["table"]
+    assert "copied patches would take 7.0 GiB" in artifacts[1]["markdown"]
