@@ -180,7 +180,7 @@ def ls(args: argparse.Namespace) -> int:
 
 def _table(args: argparse.Namespace, client: Any) -> PatchTable:
     from ctpipe.patches import load_table, patch_table
-    from ctpipe.patches.saving import TABLES
+    from ctpipe.store.layout import TABLES
     if args.table:
         table = load_table(Path(args.store) / TABLES / args.table, client, store=args.store)
         return table.where(args.where) if args.where else table

@@ -24,14 +24,13 @@ from ctpipe.errors import NotThereError, StoreFaultError, UsageError
 from ctpipe.patches.rows import RowSpec
 from ctpipe.patches.sources import Part, SeriesSource
 from ctpipe.patches.table import PatchTable
+from ctpipe.store.layout import TABLE_DOCUMENT, TABLES
 from ctpipe.words import ZYX, Pad
 
 if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
-TABLES = "tables"
-DOCUMENT = "table.json"
 FORMAT = 1
 _CURE = "build the table again and save it"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -46,7 +45,7 @@ def saved(table: PatchTable, name: str | Path) -> Path:
     root = table.store
     if not isinstance(root, Path):
         raise UsageError("the table's volumes lie in no store", "build it with ctpipe.patch_table(STORE, ...)")
-    if folder.exists() and not (folder / DOCUMENT).exists() and any(folder.iterdir()):
+    if folder.exists() and not (folder / TABLE_DOCUMENT).exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds something that is no table", "give another name")
     text = json.dumps([asdict(source) | {"store": ""} for source in table.sources], default=str, sort_keys=True)
     key = sha256(f"{text}{table.windows}{table.spec.steps!r}".encode()).hexdigest()[:12]
@@ -66,8 +65,8 @@ def saved(table: PatchTable, name: str | Path) -> Path:
                   for part, facts in zip(table.parts, written, strict=True)],
     }  # fmt: skip
     document = json.loads(json.dumps(document))
-    files.write_atomic(folder / DOCUMENT, commit.sealed(document))
-    kept = {one["file"] for one in document["parts"]} | {DOCUMENT}
+    files.write_atomic(folder / TABLE_DOCUMENT, commit.sealed(document))
+    kept = {one["file"] for one in document["parts"]} | {TABLE_DOCUMENT}
     for old in files.names(folder):
         if old not in kept and re.fullmatch(r"[0-9a-f]{12}-.*-\d{5,}\.parquet", old):
             files.remove(folder / old)
@@ -132,7 +131,8 @@ def look(path: str | Path, client: Client | None = None, store: str | Path | Non
     """A saved table beside its store, whatever that holds by now; see `load_table`."""
     from ctpipe.store import commit, open_store
     folder = Path(path)
-    stated = commit.read_sealed(folder / DOCUMENT, f"table {folder.name}") if (folder / DOCUMENT).exists() else None
+    document = folder / TABLE_DOCUMENT
+    stated = commit.read_sealed(document, f"table {folder.name}") if document.exists() else None
     if stated is None:
         raise NotThereError(f"{folder} is no saved table", "ctpipe patches ls STORE names those of a store")
     if stated.get("format") != FORMAT:
@@ -176,7 +176,7 @@ def saved_tables(store: str | Path) -> list[dict[str, Any]]:
     folder = Path(store) / TABLES
     out = []
     for name in files.names(folder):
-        stated = commit.read_sealed(folder / name / DOCUMENT, f"table {name}")
+        stated = commit.read_sealed(folder / name / TABLE_DOCUMENT, f"table {name}")
         if stated is None:
             continue
         loaded = look(folder / name, store=store)

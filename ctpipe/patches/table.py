@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from ctpipe.config import Stratum, WindowSpec
 from ctpipe.errors import NotThereError, UsageError
-from ctpipe.patches import running, sampling, splitting
+from ctpipe.patches import running, sampling, splitting, tallies
 from ctpipe.patches import steps as verbs
 from ctpipe.patches.pixel_steps import PixelSteps
 from ctpipe.patches.query import checked
 from ctpipe.patches.rows import RowSpec, Step, empty_rows, stepped
 from ctpipe.patches.sources import Part, SeriesSource
-from ctpipe.patches.virtual import virtual_names, with_virtual
+from ctpipe.patches.virtual import virtual_names
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -107,7 +107,7 @@ class PatchTable:
     @cached_property
     def band_sizes(self) -> tuple[tuple[int, ...], ...]:
         """Rows of each slab of each partition."""
-        return tuple(self._map(_band_sizes))
+        return tuple(self._map(tallies.band_sizes))
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -117,7 +117,7 @@ class PatchTable:
     @property
     def row_bytes(self) -> int:
         """Bytes that one row takes in memory."""
-        return int(sum(self.empty.dtypes.map(_width)))
+        return int(sum(self.empty.dtypes.map(tallies.width)))
 
     @property
     def nbytes(self) -> int:
@@ -249,7 +249,7 @@ class PatchTable:
         """Rows of each group that occurs, e.g. by ["patient", "label"]."""
         keys = [by] if isinstance(by, str) else list(by)
         self._there(keys)
-        counts = self._merge(_count_part, _added, tuple(keys))
+        counts = self._merge(tallies.count_part, tallies.added, tuple(keys))
         return counts.groupby(level=keys, observed=True).sum().rename("rows")
 
     def describe(self) -> pd.DataFrame:
@@ -278,7 +278,7 @@ class PatchTable:
         if weight is not None:
             self._there([weight])
         conditions = tuple(self._checked(stratum.where) for stratum in strata)
-        rows = self._merge(sampling.lowest, _Lower(n), conditions, n, seed, weight)
+        rows = self._merge(sampling.lowest, tallies.Lower(n), conditions, n, seed, weight)
         return sampling.drawn(rows, strata, n, seed)
 
     def _strata(self, by: str | Sequence[str] | Sequence[Stratum], proportional: bool) -> tuple[Stratum, ...]:
@@ -479,35 +479,3 @@ class PatchTable:
     def _merge(self, function: Callable[..., Any], merge: Callable[[Any, Any], Any], *settings: Any) -> Any:
         """The same, the answers of all partitions merged where they are."""
         return running.merged(self.client, self._calls(function, *settings), self.held, function.__name__, merge)
-
-
-@dataclass(frozen=True)
-class _Lower:
-    n: int
-
-    def __call__(self, one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-        return sampling.lower(self.n, one, other)
-
-
-def _band_sizes(rows: pd.DataFrame, part: Part, spec: RowSpec) -> tuple[int, ...]:
-    starts = np.arange(part.start, part.stop, part.source.band_planes)
-    places = np.searchsorted(rows["z"].to_numpy(), [*starts[1:], part.stop])  # rows are in the order of z
-    return tuple(np.diff([0, *places]).tolist())
-
-
-def _count_part(rows: pd.DataFrame, part: Part, spec: RowSpec, keys: tuple[str, ...]) -> pd.Series:
-    return with_virtual(rows, keys, part, spec).groupby(list(keys), observed=True).size()
-
-
-def _added(one: pd.Series, other: pd.Series) -> pd.Series:
-    import pandas as pd
-    both = pd.concat([one, other])
-    return both.groupby(level=list(range(both.index.nlevels)), observed=True).sum()
-
-
-def _width(dtype: Any) -> int:
-    """Bytes of one value; a category is held as its code."""
-    if not hasattr(dtype, "categories"):
-        return int(dtype.itemsize)
-    n = len(dtype.categories)
-    return 1 if n < 1 << 7 else 2 if n < 1 << 15 else 4

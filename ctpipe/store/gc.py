@@ -21,6 +21,8 @@ from ctpipe.store.layout import (
     REVIEWS,
     RUNS,
     SUFFIX,
+    TABLE_DOCUMENT,
+    TABLES,
     labels_target,
     volume_target,
 )
@@ -138,6 +140,7 @@ def _remove_volume(root: Path, series_id: str) -> list[str]:
         paths += [root / RUNS / f"{key}.json" for key in runs]
         paths += [root / REVIEWS / name for name in files.names(root / REVIEWS) if name.startswith(series_id)]
         paths += [root / name for name in files.names(root) if name.startswith(INDEX)]  # headers of all sources
+        paths += _tables_of(root, series_id)
         forget_volume(root, series_id)
         return sorted(_remove_files(root, paths))
 
@@ -162,6 +165,17 @@ def _runs_of(root: Path, series_id: str) -> list[str]:
         if series_id in json.dumps(record):
             found.add(key)
     return sorted(found)
+
+
+def _tables_of(root: Path, series_id: str) -> list[Path]:
+    """Saved patch tables with rows of a volume: their rows hold where its lesions lie, and go whole."""
+    found = []
+    for name in files.names(root / TABLES):
+        folder = root / TABLES / name
+        stated = files.read(folder / TABLE_DOCUMENT) or b""
+        if series_id.encode() in stated or any(series_id in file for file in files.names(folder)):
+            found.append(folder)
+    return found
 
 
 def _remove_files(root: Path, paths: list[Path]) -> list[str]:

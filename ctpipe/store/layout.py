@@ -15,6 +15,7 @@ PARTIAL = ".partial"  # what a killed writer leaves; never read, swept by gc
 COMMIT = "zarr.json"  # of a group: written last
 INDEX = "index.sqlite"  # of source files; a cache, never needed
 LABELS, PLANES, LEASES, RUNS, REVIEWS = "labels", "planes", "leases", "runs", "reviews"
+TABLES, TABLE_DOCUMENT = "tables", "table.json"  # saved patch tables; the document is written last
 
 # Inner chunk of every shard, voxels (z, y, x): axial, coronal and sagittal planes all stay cheap to read.
 CHUNK = ZYX(16, 128, 128)

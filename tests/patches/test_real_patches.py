@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from distributed import Client, LocalCluster
 
 import ctpipe
 from ctpipe.patches import patch_table
@@ -69,6 +70,25 @@ def test_the_table_of_a_real_series_is_a_thousandth_of_its_copies(root):
     held = int(rows.memory_usage(index=False, deep=False).sum())
     assert table.pixel_bytes / held > 1000
     assert rows["fraction_lesion"].max() > 0
+
+
+@pytest.mark.slow
+def test_the_original_windows_over_a_whole_series_are_held_by_two_workers_of_two_gibibytes(real_data, tmp_path):
+    """257 x 257 at stride 7, as in 2019: what CAS copied 1,350 times over."""
+    case = real_data / "ircadb01" / "3Dircadb1.1"
+    ctpipe.ingest([case / "PATIENT_DICOM.zip"], tmp_path / "S", labels=[case / "MASKS_DICOM.zip"],
+                  classes="liver=1,livertumor=2")
+    with (LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", memory_limit="2GiB",
+                       dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
+          Client(cluster) as client):  # fmt: skip
+        table = patch_table(tmp_path / "S", (1, 257, 257), (1, 7, 7), client=client).persist()
+        held = table.memory()
+        resident = held["index"] + held["pixels_resident"]
+        print(f"{len(table)} rows of {table.row_bytes} B; resident {resident / 2**20:.0f} MiB, "
+              f"copied patches {held['pixels_materialised'] / 2**30:.0f} GiB")
+        assert len(table) == 129 * 74 * 74
+        assert held["pixels_materialised"] / resident >= 1000
+        assert table.count("label").sum() == len(table)
 
 
 @pytest.mark.slow

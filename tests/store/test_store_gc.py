@@ -90,8 +90,12 @@ def test_removing_a_volume_reaches_all_that_is_derived_from_it(store) -> None:
             for volume in (ID, None)]  # fmt: skip
     store.write_verdicts([*told, {**told[0], "series": "u-bb", "id": "0123"}])
     (store.root / "index.sqlite").write_bytes(b"u-aa")
+    for name, content in (("mine", f'{{"sources": ["{ID}"]}}'), ("others", '{"sources": ["0123"]}')):
+        (store.root / "tables" / name).mkdir(parents=True)
+        (store.root / "tables" / name / "table.json").write_text(content)
     removed = remove(store, ID[:6])
     assert f"{ID}.ome.zarr" in removed
+    assert [path.name for path in (store.root / "tables").iterdir()] == ["others"]
     assert list(read_verdicts(store.root)["series"]) == ["u-bb"]
     assert list(store) == []
     assert list(store.runs()) == ["other"]
