@@ -76,11 +76,13 @@ def test_a_store_that_changed_is_said_and_one_that_grew_is_not_a_fault(root, mad
     assert look(folder).newer == ("series ab1 has newer labels truth-later",)
     [listed] = saved_tables(root)
     assert (listed["name"], listed["rows"], listed["changed"]) == ("t", len(wanted), [])
-    remove(store, "ab2")
+    shutil.rmtree(root / "ab2.ome.zarr")
     with pytest.raises(StoreFaultError, match="series ab2 is gone"):
         load_table(folder)
     assert len(load_table(folder, keep_changed=True)) == len(wanted)
     assert saved_tables(root)[0]["changed"] == ["series ab2 is gone"]
+    assert "tables/t" in remove(store, "ab1")  # whoever asks for a volume to be removed means its rows too
+    assert saved_tables(root) == []
 
 
 def test_a_rotten_or_missing_file_is_an_error_and_never_another_row(root):
