@@ -17,7 +17,7 @@ from math import prod
 import torch
 
 from ctpipe.errors import BudgetError
-from ctpipe.models.dense import DenseForm, Step, outputs
+from ctpipe.models.dense import DenseForm, Step, corner, outputs
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def in_bands(form: DenseForm, pixels: torch.Tensor, rows: int) -> torch.Tensor:
                 band = layer.take(band)
         if band is not None:
             found.append(band)
-    return torch.cat(found, 2)[(..., *(slice(n) for n in windows))]
+    return corner(torch.cat(found, 2), windows)
 
 
 class _Rows:
@@ -105,6 +105,8 @@ class _Rows:
             dropped = min(self.skip, band.shape[2])
             self.skip -= dropped
             band = band[:, :, dropped:]
+            if not band.shape[2]:
+                return None
         if self.kept is not None and self.kept.shape[2]:
             band = torch.cat([self.kept, band], 2)
         reach, stride = self.step.reach[0], self.step.stride[0]

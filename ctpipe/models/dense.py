@@ -15,8 +15,10 @@ same pixels as when its window comes alone; only the order of additions may diff
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from math import gcd, prod
 from typing import Any
 
@@ -30,9 +32,9 @@ from ctpipe.models.chain import Inexact, Layer, Why, chain_of
 Size = tuple[int, ...]
 
 _ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid,
-    nn.LogSigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus, nn.Softsign, nn.Softshrink,
-    nn.Hardshrink, nn.Tanhshrink, nn.Threshold,
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
+    nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus, nn.Softsign,
+    nn.Softshrink, nn.Hardshrink, nn.Tanhshrink, nn.Threshold,
 )  # fmt: skip
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _PER_WINDOW = (nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.InstanceNorm1d, nn.InstanceNorm2d,
@@ -81,7 +83,7 @@ class DenseForm:
             return pixels.new_empty((len(pixels), self.steps[-1].channels, *(max(0, n) for n in windows)))
         for step in self.steps:
             pixels = step.run(pixels)
-        return pixels[(..., *(slice(n) for n in windows))]
+        return corner(pixels, windows)
 
     def windows(self, space: Sequence[int]) -> Size:
         """Windows along each axis of an input of `space` voxels."""
@@ -120,6 +122,13 @@ def outputs(space: Sequence[int], step: Step) -> Size:
     return tuple((n - r) // s + 1 for n, r, s in zip(space, step.reach, step.stride, strict=True))
 
 
+def corner(pixels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """The first `size` voxels along the axes of space."""
+    for axis, n in enumerate(size, start=2):
+        pixels = pixels.narrow(axis, 0, n)
+    return pixels
+
+
 def dense_form(network: nn.Module, channels: int, window: Sequence[int], stride: Sequence[int]) -> DenseForm | NotExact:
     """The dense form of `network` for windows of `window` voxels at `stride`, or all reasons why there is none.
 
@@ -142,7 +151,7 @@ def dense_form(network: nn.Module, channels: int, window: Sequence[int], stride:
     return DenseForm(tuple(window), tuple(stride), channels, tuple(walk.steps))
 
 
-class _Unfit(Exception):
+class _UnfitError(Exception):
     """The walk cannot go on behind this layer."""
 
     def __init__(self, why: Why, detail: str) -> None:
@@ -171,7 +180,7 @@ class _Walk:
         """Rewrite one layer; False where nothing can be said about those behind it. Padding only adds a fault."""
         try:
             self._take(layer.name, layer.module)
-        except _Unfit as fault:
+        except _UnfitError as fault:
             self.faults.append(Inexact(layer.name, fault.why, fault.detail))
             return False
         return True
@@ -179,22 +188,22 @@ class _Walk:
     def _take(self, name: str, module: nn.Module) -> None:
         axes = len(self.extent)
         if isinstance(module, (_BatchNorm, *_NOTHING)) and not isinstance(module, nn.Identity) and module.training:
-            raise _Unfit(Why.STATISTICS, f"{type(module).__name__} in training mode depends on the batch or on chance")
+            raise _UnfitError(Why.STATISTICS, f"{type(module).__name__} in training mode depends on batch or chance")
         if isinstance(module, _NOTHING):
             return
         if isinstance(module, _PER_WINDOW):
-            raise _Unfit(Why.STATISTICS, f"{type(module).__name__} takes its statistics from each window")
+            raise _UnfitError(Why.STATISTICS, f"{type(module).__name__} takes its statistics from each window")
         if isinstance(module, _ACTIVATIONS):
             self._activation(name, module)
         elif isinstance(module, _BatchNorm):
             self._batch_norm(name, module)
         elif isinstance(module, (nn.Softmax, nn.LogSoftmax)):
             if module.dim != 1 and not (self.flat and module.dim == -1):
-                raise _Unfit(Why.STATISTICS, f"{type(module).__name__} over axis {module.dim} mixes pixels")
+                raise _UnfitError(Why.STATISTICS, f"{type(module).__name__} over axis {module.dim} mixes pixels")
             self._pointwise(name, partial(_softmax, log=isinstance(module, nn.LogSoftmax)))
         elif isinstance(module, nn.Flatten):
             if module.start_dim != 1 or module.end_dim not in (-1, 1 + axes):
-                raise _Unfit(Why.SHAPE, f"flattens axes {module.start_dim} to {module.end_dim}, not all but the first")
+                raise _UnfitError(Why.SHAPE, f"flattens axes {module.start_dim} to {module.end_dim}, not all")
             self.flat = True
         elif isinstance(module, nn.Linear):
             self._linear(name, module)
@@ -205,33 +214,36 @@ class _Walk:
         elif isinstance(module, _ADAPTIVE_POOLS) and _axes_of(module) == axes and not self.flat:
             self._adaptive(name, module)
         elif "Pad" in type(module).__name__:
-            raise _Unfit(Why.PADDING, f"{type(module).__name__} adds a border to each window")
+            raise _UnfitError(Why.PADDING, f"{type(module).__name__} adds a border to each window")
         else:
-            raise _Unfit(Why.UNKNOWN, f"{type(module).__name__} has no dense form here")
+            raise _UnfitError(Why.UNKNOWN, f"{type(module).__name__} has no dense form here")
 
     # ------------------------------------------------------------------------------------------ kinds of layers
     def _activation(self, name: str, module: nn.Module) -> None:
         # written over its input where that is a map of our own: one map less in memory
-        ours = bool(self.steps) and not self.steps[-1].pointwise and self.steps[-1].name != "input"
+        ours = bool(self.steps) and not self.steps[-1].pointwise
+        if getattr(module, "inplace", False) and not ours:
+            module = copy(module)
+            module.inplace = False  # type: ignore[assignment]
         self._pointwise(name, torch.relu_ if type(module) is nn.ReLU and ours else module)
 
     def _batch_norm(self, name: str, module: _BatchNorm) -> None:
         if module.running_mean is None or module.running_var is None:
-            raise _Unfit(Why.STATISTICS, "batch normalisation without running statistics depends on the batch")
+            raise _UnfitError(Why.STATISTICS, "batch normalisation without running statistics depends on the batch")
         self._pointwise(name, module)
 
     def _linear(self, name: str, module: nn.Linear) -> None:
         left = prod(self.extent)
         if not self.flat:
-            raise _Unfit(Why.SHAPE, "a fully connected layer along the last axis of a map, with no flatten before it")
+            raise _UnfitError(Why.SHAPE, "a fully connected layer with no flatten before it")
         if module.in_features != self.channels * left:
-            raise _Unfit(Why.SHAPE, f"takes {module.in_features} values where the window leaves {self.channels * left}")
+            raise _UnfitError(Why.SHAPE, f"takes {module.in_features} values where {self.channels * left} are left")
         weight = module.weight.view(module.out_features, self.channels, *self.extent)
         self._convolve(name, weight, module.bias, (1,) * len(self.extent), (1,) * len(self.extent), 1)
 
     def _convolution(self, name: str, module: Any) -> None:
         if module.in_channels != self.channels:
-            raise _Unfit(Why.SHAPE, f"takes {module.in_channels} channels where {self.channels} come")
+            raise _UnfitError(Why.SHAPE, f"takes {module.in_channels} channels where {self.channels} come")
         padding = _padding_of(module)
         self._pad(name, "convolution", padding)
         self._convolve(name, module.weight, module.bias, module.stride, module.dilation, module.groups)
@@ -251,10 +263,10 @@ class _Walk:
         dilation = _each(getattr(module, "dilation", 1), axes)
         self._pad(name, "pooling", _each(module.padding, axes))
         if getattr(module, "return_indices", False):
-            raise _Unfit(Why.UNKNOWN, "pooling that returns indices")
+            raise _UnfitError(Why.UNKNOWN, "pooling that returns indices")
         if module.ceil_mode and any((n - d * (k - 1) - 1) % s for n, k, s, d in
                                     zip(self.extent, taps, step, dilation, strict=True)):  # fmt: skip
-            raise _Unfit(Why.PADDING, "pooling with ceil_mode reaches beyond the window")
+            raise _UnfitError(Why.PADDING, "pooling with ceil_mode reaches beyond the window")
         self._slide(name, isinstance(module, _MAX_POOLS), taps, step, dilation,
                     getattr(module, "divisor_override", None))  # fmt: skip
 
@@ -262,14 +274,14 @@ class _Walk:
         wanted = _each(module.output_size, len(self.extent))
         wanted = tuple(n if w is None else w for w, n in zip(wanted, self.extent, strict=True))
         if getattr(module, "return_indices", False):
-            raise _Unfit(Why.UNKNOWN, "pooling that returns indices")
+            raise _UnfitError(Why.UNKNOWN, "pooling that returns indices")
         taps, step = [], []
         for n, w in zip(self.extent, wanted, strict=True):
             starts = [i * n // w for i in range(w)]
             sizes = {-(-(i + 1) * n // w) - start for i, start in enumerate(starts)}
-            apart = {b - a for a, b in zip(starts, starts[1:], strict=False)} or {1}
+            apart = {b - a for a, b in pairwise(starts)} or {1}
             if len(sizes) > 1 or len(apart) > 1 or apart == {0}:
-                raise _Unfit(Why.BINS, f"pooling of {n} to {w} has bins of different sizes or distances")
+                raise _UnfitError(Why.BINS, f"pooling of {n} to {w} has bins of different sizes or distances")
             taps.append(sizes.pop())
             step.append(apart.pop())
         kind = isinstance(module, (nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d))
@@ -294,7 +306,7 @@ class _Walk:
         for n, k, p, q, r, g in zip(self.extent, taps, step, dilation, self.left, self.gap, strict=True):
             after = (n - q * (k - 1) - 1) // p + 1
             if n < q * (k - 1) + 1:
-                raise _Unfit(Why.SHAPE, f"needs {q * (k - 1) + 1} voxels where {n} are left of the window")
+                raise _UnfitError(Why.SHAPE, f"needs {q * (k - 1) + 1} voxels where {n} are left of the window")
             keep = r if after == 1 else gcd(r, p)
             extent.append(after)
             real.append(keep)
@@ -328,7 +340,9 @@ def _slid(pixels: torch.Tensor, taps: Size, gap: Size, stride: Size, divisor: in
         pixels = merge(parts[0], parts[1])
         for part in parts[2:]:
             merge(pixels, part, out=pixels)
-    return pixels if divisor is None else pixels / divisor
+    if divisor is not None:
+        return pixels / divisor
+    return pixels if max(taps) > 1 else pixels.clone()  # a view's successor might write over our input
 
 
 def _part(pixels: torch.Tensor, axis: int, start: int, n: int, stride: int) -> torch.Tensor:
@@ -336,7 +350,8 @@ def _part(pixels: torch.Tensor, axis: int, start: int, n: int, stride: int) -> t
 
 
 def _every(pixels: torch.Tensor, stride: Size) -> torch.Tensor:
-    return pixels[(..., *(slice(None, None, s) for s in stride))]
+    ones = (1,) * len(stride)
+    return _slid(pixels, ones, ones, stride, None)
 
 
 def _softmax(logits: torch.Tensor, log: bool) -> torch.Tensor:
