@@ -2,8 +2,8 @@
 
 python benchmarks/dense.py [--networks 44 block3 block4 257] [--strides 1 4 7 8 16] [--side 512] [--threads 2] [--json]
 
-Networks: `vgg-small` (44), VGG16 without padding cut after block 3 (block3, window 44) and block 4 (block4, window 100),
-and the shipped `vgg16` (257). Both ways are the product's own: `Model.scores` in fixed micro-batches and
+Networks: `vgg-small` (44), VGG16 without padding cut after block 3 (block3, window 44) and block 4 (block4, window
+100), and the shipped `vgg16` (257). Both ways are the product's own: `Model.scores` in fixed micro-batches and
 `Model.dense_scores` in bands. The windows are those that lie inside the plane. Seconds of the windows are extrapolated
 from one micro-batch of them; the dense pass is timed whole. Memory is the highest resident size of the row's own
 process after the dense pass: imports and weights are in it. `differ` is the highest difference of a probability between
@@ -89,8 +89,8 @@ def row(name: str, stride_word: str, side: int, threads: int) -> dict[str, Any]:
     one_by_one = once / BATCH * ny * nx
     return {
         "windows": ny * nx, "one_by_one": one_by_one, "dense": dense, "faster": one_by_one / dense,
-        "work": form.window_work * ny * nx / form.work((ny, nx)), "gflops": 2e-9 * form.work((ny, nx)) / dense, "mib": mib,
-        "differ": float(np.abs(scores[at[:, 0], at[:, 1]] - expected).max()),
+        "work": form.window_work * ny * nx / form.work((ny, nx)), "gflops": 2e-9 * form.work((ny, nx)) / dense,
+        "mib": mib, "differ": float(np.abs(scores[at[:, 0], at[:, 1]] - expected).max()),
     }  # fmt: skip
 
 
