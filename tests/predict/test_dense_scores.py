@@ -112,8 +112,9 @@ def test_only_the_box_of_the_asked_centres_is_computed(monkeypatch):
     monkeypatch.setattr(model, "dense_scores", lambda form, pixels: shapes.append(pixels.shape) or kept(form, pixels))
     mask = np.zeros((1, 15, 15), bool)
     mask[0, 3:7, 5:12] = True
-    score_centres(model, reader, [0], mask)
+    found = score_centres(model, reader, [0], mask)
     assert shapes == [(1, 36 + 3 * 4, 36 + 6 * 4)]
+    assert np.abs(found[mask] - score_centres(model, reader, [0])[mask]).max() <= 1e-5 * SCORE_SCALE
 
 
 def test_dense_scores_have_the_same_bits_in_any_groups_of_planes(monkeypatch):
