@@ -34,6 +34,8 @@ def saved_model(folder, network="vgg-small", stride=(2, 4, 4)):
     plain["options"] = plain["options"] if network == "vgg-small" else {}
     recipe = recipe_from_dict(plain)
     built = build_network(network, 1, 3, ZYX(1, 44, 44), recipe.options)
+    with torch.no_grad():
+        (built.head if hasattr(built, "head") else built)[-1].weight *= 0.1  # scores between 0 and 1
     Model.of(recipe, ("liver", "livertumor"), built).save(folder)
     return folder
 
