@@ -49,6 +49,13 @@ class Fill(StrEnum):
     LINEAR = "linear"  # scores are interpolated linearly between centres, then the highest class wins
 
 
+class Exact(StrEnum):
+    """What is done with a classifier that has no exact dense form."""
+
+    AUTO = "auto"  # it is evaluated window by window
+    REQUIRED = "required"  # it is refused
+
+
 class Region(StrEnum):
     """Which centres are evaluated; all others are background."""
 

@@ -219,7 +219,7 @@ def infer(args: argparse.Namespace) -> int:
     from ctpipe import pipeline
 
     with progress_lines() as progress, _client(args.cluster) as client:
-        report = pipeline.infer(args.store, args.model, args.series, client, progress=progress)
+        report = pipeline.infer(args.store, args.model, args.series, client, exact=args.exact, progress=progress)
     for series, fault in report.failed.items():
         print(f"ctpipe: volume {series} failed: {fault}", file=sys.stderr)
     if args.json:

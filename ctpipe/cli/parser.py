@@ -189,6 +189,8 @@ ctpipe infer S --model MODEL --series 7f3a9c 02bd11       unambiguous beginnings
     _store(verb)
     verb.add_argument("--model", required=True, metavar="MODEL", help="folder made by ctpipe train")
     verb.add_argument("--series", nargs="+", metavar="ID", help="only these volumes")
+    verb.add_argument("--exact", choices=["auto", "required"], default="auto",
+                      help="required: refuse a classifier that would have to run window by window (default: auto)")
     _cluster(verb)
     _json(verb)
 

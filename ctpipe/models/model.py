@@ -19,11 +19,18 @@ from ctpipe.models.spec import ModelSpec
 from ctpipe.models.weights import refuse_pickle, state_as_bytes, state_into
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+    from ctpipe.models.dense import DenseForm, NotExact
 
 # Windows of a forward pass are a multiple of this: in one of 8, the row of a window in the batch changed the last bits
 # of the 1 x 1 convolutions (oneDNN takes other code for the rows left of a block); in 16 and 64 it never did.
 BATCH_ROWS = 16
+
+# A dense pass holds about so much at a time beside its input. Bands follow from it, and with them the last bits: a
+# change is a new algorithm of the run key.
+BAND_BYTES = 256 << 20
 
 SPEC_FILE, WEIGHTS_FILE, BEFORE_FOLDER = "model.json", "weights.safetensors", "before"
 
@@ -55,6 +62,7 @@ class Model:
         self._runner = for_inference(network)
         self.recipe: Recipe = spec.parsed_recipe()
         self.digest: str = spec.digest()
+        self._dense: dict[tuple[int, int], DenseForm | NotExact] = {}
 
     @classmethod
     def of(cls, recipe: Recipe, classes: tuple[str, ...], network: nn.Module, before: Model | None = None, *,
@@ -103,6 +111,32 @@ class Model:
                            "train it again, or check its weights")
         return out
 
+    def dense(self, stride: tuple[int, int]) -> DenseForm | NotExact:
+        """The exact dense form for windows at `stride` (y, x), or the layers that have none; made once."""
+        from ctpipe.models.dense import dense_form
+
+        if stride not in self._dense:
+            window = (self.spec.window.y, self.spec.window.x)
+            self._dense[stride] = dense_form(self._runner, self.spec.channels, window, stride)
+        return self._dense[stride]
+
+    def dense_scores(self, form: DenseForm, pixels: NDArray[np.float32],
+                     budget: int = BAND_BYTES) -> NDArray[np.float32]:
+        """Probabilities of all windows of one plane: (channels, h, w) -> float32 (ny, nx, 1 + classes).
+
+        form: one of `dense`. Equal to `scores` of the same windows up to rounding. Scores depend on spec, weights,
+        pixels and the shape of `pixels` alone: one plane a pass, in bands that follow from that shape and `budget`.
+        RunError where the input is NaN or infinite; the scores are the caller's to check.
+        """
+        import torch
+
+        if not np.isfinite(pixels).all():
+            raise RunError("the pixels of a plane are NaN or infinite", "ingest the series again from its source")
+        use_threads(self.recipe.predict.threads)
+        with torch.inference_mode():
+            found = _in_columns(form, torch.from_numpy(np.ascontiguousarray(pixels, np.float32))[None], budget)
+            return torch.softmax(found[0], 0).permute(1, 2, 0).contiguous().numpy()
+
     def save(self, folder: str | Path) -> None:
         """Write model.json, weights.safetensors and before/ into `folder` (made if absent); BudgetError: disk full."""
         folder = Path(folder)
@@ -120,6 +154,24 @@ class Model:
                                   "free space or choose another place") from error
             raise UsageError(f"cannot write a model at {folder}: {error.strerror}",
                              "choose a folder that can be written") from error
+
+
+def _in_columns(form: DenseForm, pixels: torch.Tensor, budget: int) -> torch.Tensor:
+    """Logits of all windows, in as many bands of columns as it takes for bands of rows to fit the budget."""
+    import torch
+
+    from ctpipe.models.bands import in_bands, plan_bands
+
+    windows = form.windows(pixels.shape[2:])
+    try:
+        bands = plan_bands(form, windows, budget)
+    except BudgetError as error:
+        if windows[1] == 1:  # one window wide: a micro-batch of windows by themselves would take more
+            raise error
+        half = windows[1] // 2
+        left, right = pixels[..., : form.space((1, half))[1]], pixels[..., half * form.stride[1] :]
+        return torch.cat([_in_columns(form, left, budget), _in_columns(form, right, budget)], 3)
+    return in_bands(form, pixels.contiguous(memory_format=torch.channels_last), bands.rows)
 
 
 def load_model(path: str | Path) -> Model:

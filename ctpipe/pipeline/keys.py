@@ -12,7 +12,7 @@ from ctpipe.dicom import Assignment
 from ctpipe.store import Series
 
 # Raise when the same inputs and settings begin to give other bytes.
-PREDICT_ALGORITHM = "lattice-windows-1"
+PREDICT_ALGORITHM = "lattice-dense-2"
 TRUTH_ALGORITHM = "truth-1"
 
 

@@ -7,6 +7,7 @@ committed is not computed again; a half-done one goes on where it stopped.
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Iterable, Sequence
@@ -23,16 +24,16 @@ from numpy.typing import NDArray
 
 from ctpipe import reduce
 from ctpipe.cluster import client_for, run_tasks
-from ctpipe.errors import CtpipeError, RunError, StoreBusyError
+from ctpipe.errors import CtpipeError, RunError, StoreBusyError, UsageError
 from ctpipe.models import Model, load_model
 from ctpipe.patches import PlaneReader, WindowGrid
 from ctpipe.pipeline import organ
 from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.reports import InferReport, Run
-from ctpipe.predict import score_centres
+from ctpipe.predict import notes, require_exact, score_centres
 from ctpipe.store import GroupWriter, Labels, LabelsMeta, Series, SlabRecord, Store, open_store
 from ctpipe.volume import Level, Slab, slabs_of
-from ctpipe.words import LabelKind, Progress, Region
+from ctpipe.words import Exact, LabelKind, Progress, Region
 
 DEVICE = "cpu"
 # A centre above this is evaluated as body; below it is air or lung.
@@ -67,14 +68,22 @@ def infer(
     series: Sequence[str] | str | None = None,
     client: Client | None = None,
     *,
+    exact: Exact | str = Exact.AUTO,
     progress: Progress = None,
 ) -> InferReport:
     """Predict every volume of `store` (or only `series`, ids or unambiguous prefixes) with `model`.
 
-    model: a folder written by `train`, or a Model. One failing volume does not stop the others: it is in the report.
+    model: a folder written by `train`, or a Model. exact: `required` refuses a model that would have to be evaluated
+    window by window. One failing volume does not stop the others: it is in the report.
     """
+    wished = _exact(exact)
     target = store if isinstance(store, Store) else _for_writing(store)
     loaded = model if isinstance(model, Model) else load_model(model)
+    if wished is Exact.REQUIRED:
+        require_exact(loaded)
+    told = tuple(notes(loaded))
+    for note in told:  # before the work, which may be long
+        logging.getLogger("ctpipe").warning("%s", note)
     folder = _keep_model(target, loaded)
     wanted = [series] if isinstance(series, str) else list(series) if series else sorted(target)
     chosen = list(dict.fromkeys(target[name].id for name in wanted))
@@ -93,7 +102,14 @@ def infer(
                 if error.exit_code == 4:  # no disk, no memory: the next volume would fail as well
                     raise
                 failed[series_id] = str(error)
-    return InferReport(tuple(runs), failed)
+    return InferReport(tuple(runs), failed, told)
+
+
+def _exact(word: Exact | str) -> Exact:
+    try:
+        return Exact(word)
+    except ValueError as error:
+        raise UsageError(f"exact {word!r} is unknown", f"choose one of: {', '.join(Exact)}") from error
 
 
 def _for_writing(path: str | Path) -> Store:

@@ -115,17 +115,19 @@ class Run:
 
 @dataclass(frozen=True)
 class InferReport:
-    """The runs of one call, and what failed: {series: one line}."""
+    """The runs of one call, what failed ({series: one line}), and notes on the model and its stride."""
 
     runs: tuple[Run, ...]
     failed: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
         return 3 if self.failed else 0
 
     def as_json(self) -> dict[str, Any]:
-        return {"runs": [run.as_json() for run in self.runs], "failed": self.failed}
+        return {"runs": [run.as_json() for run in self.runs], "failed": self.failed,
+                "notes": list(self.notes)}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Batched patch by patch: every window of the asked centres through the model, in its fixed micro-batches."""
+"""Scores at the centres of a volume: planes in the model's exact dense form, or windows in fixed micro-batches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ctpipe.errors import RunError, UsageError
 from ctpipe.patches import PaddedPlanes, PlaneReader, WindowGrid, pad_planes
+from ctpipe.predict.dense import exact_form, score_box, worth_it
 
 if TYPE_CHECKING:
     from ctpipe.models import Model
@@ -28,8 +29,9 @@ def score_centres(model: Model, reader: PlaneReader, z_planes: list[int],
 
     z_planes: planes of the input level that lie on the lattice, ascending.
     mask: bool (len(z_planes), ny, nx), which centres are evaluated; elsewhere background is certain. None: all.
-    Returns (len(z_planes), ny, nx, 1 + classes). Rounded to the nearest integer. RunError names the plane where a
-    score is NaN or infinite.
+    Returns (len(z_planes), ny, nx, 1 + classes). Rounded to the nearest integer. A plane is evaluated in one dense
+    pass where the model has an exact dense form and that costs less than its windows one by one; which way, and with it
+    the last bits, depends on the plane and its mask alone. RunError names the plane where a score is NaN or infinite.
     """
     recipe = model.recipe
     lattice = WindowGrid(reader.grid.shape, recipe.windows.window, recipe.predict.stride)
@@ -41,18 +43,32 @@ def score_centres(model: Model, reader: PlaneReader, z_planes: list[int],
         raise UsageError(f"mask {mask.shape} does not fit the lattice {wanted}", "make it for the same stride")
     out = np.zeros((*wanted, 1 + len(model.spec.classes)), np.int32)
     out[..., 0] = SCORE_SCALE
+    form = exact_form(model)
     for first, last in _plane_groups(z_planes, reader, mask):
-        centres = np.argwhere(np.ones((last - first, *wanted[1:]), bool) if mask is None else mask[first:last])
+        asked = np.ones((last - first, *wanted[1:]), bool) if mask is None else mask[first:last].copy()
         low, padded = _padded(model, reader, z_planes[first], z_planes[last - 1])
-        for rows in _groups(centres, model, padded):
+        for i, here in enumerate(asked):
+            box = worth_it(form, here) if form else None
+            if form and box:
+                z = z_planes[first + i]
+                found = _whole(score_box(model, form, padded, z - low, box), reader, np.array(z))
+                out[first + i][box][here[box]] = found[here[box]]
+                here[:] = False
+        for rows in _groups(np.argwhere(asked), model, padded):
             at = np.asarray(z_planes)[first + rows[:, 0]]
             scores = model.scores(padded.cut(at - low, y_axis[rows[:, 1]], x_axis[rows[:, 2]]))
-            if not np.isfinite(scores).all():
-                plane = int(at[~np.isfinite(scores).all(axis=1)][0])
-                raise RunError(f"series {reader.series.id}: the model gives NaN or infinite scores on plane {plane}",
-                               "train the model again; its weights do not suit this input")
-            out[first + rows[:, 0], rows[:, 1], rows[:, 2]] = np.rint(scores * np.float32(SCORE_SCALE))
+            out[first + rows[:, 0], rows[:, 1], rows[:, 2]] = _whole(scores, reader, at)
     return out
+
+
+def _whole(scores: NDArray[np.float32], reader: PlaneReader, planes: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Scores as integers; planes: of each score, or of all. RunError names the first plane with one that is none."""
+    if not np.isfinite(scores).all():
+        wrong = ~np.isfinite(scores).all(axis=-1)
+        plane = int(np.broadcast_to(planes, wrong.shape)[wrong][0])
+        raise RunError(f"series {reader.series.id}: the model gives NaN or infinite scores on plane {plane}",
+                       "train the model again; its weights do not suit this input")
+    return np.rint(scores * np.float32(SCORE_SCALE)).astype(np.int32)
 
 
 def _plane_groups(z_planes: list[int], reader: PlaneReader,
