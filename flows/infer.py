@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -13,24 +13,32 @@ from flows.stage import outcome, run_stage
 
 
 @flow(name="infer")
-def infer(store: AbsolutePath, model: AbsolutePath, series: list[Digest] | None = None) -> State[None]:
+def infer(
+    store: AbsolutePath,
+    model: AbsolutePath,
+    series: list[Digest] | None = None,
+    exact: Literal["auto", "required"] = "auto",
+) -> State[None]:
     """Label the volumes of `store` (or only `series`) with the model in the folder `model`.
 
     Completed: every volume has its run. Partial: some failed, the table says which. Failed: none has one.
+    exact: `required` fails for a classifier that would have to run window by window, at hundreds of times the cost.
     A run that was interrupted goes on where it stopped; one that is there is not computed again.
     """
-    report = infer_stage(store, model, series)
+    report = infer_stage(store, model, series, exact)
     show(report, store)
     done, failed = len(report["runs"]), len(report["failed"])
     return outcome(done, failed, f"{done} volumes labelled" + (f", {failed} failed" if failed else ""))
 
 
 @task(name="infer", persist_result=False)
-def infer_stage(store: str, model: str, series: list[str] | None) -> dict[str, Any]:
+def infer_stage(store: str, model: str, series: list[str] | None, exact: str) -> dict[str, Any]:
     """One call of the pipeline; its report as plain data."""
     from ctpipe import pipeline  # heavy: deploying a flow needs only its signature
 
-    return run_stage("infer", lambda progress: pipeline.infer(store, model, series, progress=progress).as_json())
+    return run_stage(
+        "infer", lambda progress: pipeline.infer(store, model, series, exact=exact, progress=progress).as_json()
+    )
 
 
 def show(report: dict[str, Any], store: str) -> None:

@@ -90,6 +90,16 @@ def test_ingest_hands_its_parameters_to_the_pipeline(artifacts, pipeline):
     assert kwargs == {"keep_uids": True, "on_gap": "keep-positions", "on_tilt": "resample", "on_step_change": "split"}
 
 
+def test_infer_hands_its_parameters_to_the_pipeline(artifacts, pipeline):
+    calls = []
+    pipeline.infer = lambda *args, **kwargs: calls.append((args, kwargs)) or Report({"runs": [], "failed": {}})
+    infer.fn("/store", "/model", ["ab12"], "required")
+    ((args, kwargs),) = calls
+    assert args == ("/store", "/model", ["ab12"])
+    assert kwargs.pop("progress")
+    assert kwargs == {"exact": "required"}
+
+
 def test_train_shows_scores_patients_and_the_picture_of_the_curve(artifacts, pipeline, tmp_path):
     (tmp_path / "curve.png").write_bytes(b"")
     pipeline.train_model = lambda *_args, **_kwargs: Report(
