@@ -1,0 +1,143 @@
+"""A mean-field CRF on labels and HU, ours, in torch, the same bytes whatever the slabs.
+
+The energy is that of Krähenbühl and Koltun (NIPS 2011), with a kernel that is cut to a small window instead of a
+lattice over the whole image, so that a slab needs only `ITERATIONS` times the window's half on both sides::
+
+    unary     -log of CONFIDENCE for the label that a voxel has, of the rest in equal parts for the others
+    pairwise  Potts, weight STRENGTH times the mean over the window of exp(-d2 / 2 mm2 - dHU2 / 2 hu2)
+    update    Q <- softmax(-unary + STRENGTH * mean of the neighbours' Q), ITERATIONS times at once for all voxels
+
+Kernel weights and Q are whole numbers (2^-10 and 2^-12), so their sums are exact in any order; each new Q depends on
+sums of its own voxel alone. Voxels of classes that do not take part neither change nor count as neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctpipe.postprocess.bands import Band, Box, Metric, grown
+from ctpipe.postprocess.components import box_of
+
+if TYPE_CHECKING:
+    import torch
+
+ITERATIONS = 5
+CONFIDENCE = 0.7
+STRENGTH = 5.0
+HALF_WINDOW = (1, 3, 3)  # voxels z, y, x: a window of 3 x 7 x 7
+_WEIGHT_ONE, _Q_ONE = 1 << 10, 1 << 12  # 146 neighbours * 2^22 stays below 2^31
+_LARGEST_STEP_HU = 4096  # HU that differ by more count as differing by so much
+
+
+def halo() -> tuple[int, int, int]:
+    """Voxels z, y, x around a voxel that can change its label."""
+    z, y, x = (ITERATIONS * n for n in HALF_WINDOW)
+    return z, y, x
+
+
+def refine(band: Band, hu: NDArray, values: Sequence[int], mm: float, hu_sigma: float, metric: Metric) -> NDArray:
+    """Labels (own planes, y, x) of the slab after the CRF among `values` and background.
+
+    hu: HU (planes of the band, y, x); fractions are rounded. mm, hu_sigma: standard deviations of the kernel.
+    The band must hold `halo()[0]` planes on both sides of the slab.
+    """
+    import torch
+
+    out = band.slab.copy()
+    box = box_of(np.isin(band.labels, values))
+    if box is None:
+        return out
+    target = grown(box, halo(), band.labels.shape)  # further out all is background, and stays so
+    source = grown(target, halo(), band.labels.shape)
+    classes = (0, *sorted(set(values)))
+    labels = band.labels[source]
+    grey = torch.from_numpy(np.rint(hu[source]).astype(np.int32))
+    q = _mean_field(labels, grey, classes, _kernel(mm, metric), _steps(hu_sigma))
+    winner, most = _own_q(q, labels, classes)
+    for number, label in enumerate(classes):
+        better = q[number].numpy() > most
+        winner[better] = label
+        np.maximum(most, q[number].numpy(), out=most)
+    settled = np.where(np.isin(labels, classes), winner, labels)
+    first = max(target[0].start, band.below)
+    last = min(target[0].stop, band.below + band.own)
+    if first < last:
+        wanted = (slice(first, last), target[1], target[2])
+        inner = tuple(slice(t.start - s.start, t.stop - s.start) for t, s in zip(wanted, source, strict=True))
+        out[first - band.below : last - band.below, target[1], target[2]] = settled[inner]
+    return out
+
+
+def _mean_field(labels: NDArray, grey: torch.Tensor, classes: Sequence[int],
+                kernel: list[tuple[tuple[int, int, int], int]], steps: torch.Tensor) -> torch.Tensor:
+    """Q after all iterations, (classes, z, y, x) int32, in 2^-12."""
+    import torch
+
+    live = torch.from_numpy(np.isin(labels, classes))
+    given = torch.from_numpy(np.stack([labels == label for label in classes]))
+    sure, rest = np.log(CONFIDENCE), np.log((1 - CONFIDENCE) / (len(classes) - 1))
+    q = given.to(torch.int32) * _Q_ONE
+    for _ in range(ITERATIONS):
+        sums = torch.zeros_like(q)
+        total = torch.zeros(labels.shape, dtype=torch.int32)
+        for here, there, weight in _neighbours(labels.shape, kernel):
+            away = (grey[here] - grey[there]).abs_().clamp_(max=_LARGEST_STEP_HU)
+            pair = torch.div(steps[away] * weight, _WEIGHT_ONE, rounding_mode="floor").mul_(live[there])
+            total[here] += pair
+            for number in range(len(classes)):
+                sums[number][here] += pair * q[number][there]
+        _update(q, sums, total, given, sure, rest)
+    return q
+
+
+def _update(q: torch.Tensor, sums: torch.Tensor, total: torch.Tensor, given: torch.Tensor, sure: float,
+            rest: float) -> None:
+    """The next Q, plane by plane: the only step in floating point, voxel by voxel, rounded to 2^-12 at once."""
+    import torch
+
+    for z in range(q.shape[1]):
+        mean = sums[:, z].double() / (total[z].double().clamp(min=1) * _Q_ONE)
+        score = torch.where(given[:, z], sure, rest) + STRENGTH * mean
+        score = (score - score.amax(dim=0)).exp()
+        q[:, z] = (score / score.sum(dim=0) * _Q_ONE).round().to(torch.int32)
+
+
+def _neighbours(shape: Sequence[int], kernel: list[tuple[tuple[int, int, int], int]]) -> Iterator[tuple[Box, Box, int]]:
+    """For each offset: the voxels that have such a neighbour, those neighbours, and the weight."""
+    for offset, weight in kernel:
+        if all(abs(n) < length for n, length in zip(offset, shape, strict=True)):
+            here = tuple(slice(max(0, -n), length - max(0, n)) for n, length in zip(offset, shape, strict=True))
+            there = tuple(slice(max(0, n), length - max(0, -n)) for n, length in zip(offset, shape, strict=True))
+            yield here, there, weight  # type: ignore[misc]
+
+
+def _kernel(mm: float, metric: Metric) -> list[tuple[tuple[int, int, int], int]]:
+    """Offsets of the window less its centre, and their weights in space, in 2^-10; those without any are left out."""
+    found = []
+    for offset in product(*(range(-n, n + 1) for n in HALF_WINDOW)):
+        distance = float(np.linalg.norm(metric.matrix @ np.asarray(offset)))
+        weight = round(float(np.exp(-(distance**2) / (2 * mm**2))) * _WEIGHT_ONE)
+        if weight and any(offset):
+            found.append(((offset[0], offset[1], offset[2]), weight))
+    return found
+
+
+def _steps(sigma: float) -> torch.Tensor:
+    """Weight of each difference in HU, 0 to 4096, in 2^-10."""
+    import torch
+
+    weights = np.exp(-(np.arange(_LARGEST_STEP_HU + 1.0) ** 2) / (2 * sigma**2))
+    return torch.from_numpy(np.rint(weights * _WEIGHT_ONE).astype(np.int32))
+
+
+def _own_q(q: torch.Tensor, labels: NDArray, classes: Sequence[int]) -> tuple[NDArray, NDArray]:
+    """Each voxel's own label and its Q: of equals the label stays."""
+    most = np.zeros(labels.shape, np.int32)
+    for number, label in enumerate(classes):
+        np.copyto(most, q[number].numpy(), where=labels == label)
+    return labels.copy(), most
