@@ -32,6 +32,7 @@ STEPS run in order, each on what the one before left; CLASSES is a name, or seve
     store(verb)
     verb.add_argument("--run", dest="runs", required=True, nargs="+", metavar="RUN", help="run keys or model digests")
     verb.add_argument("--steps", required=True, metavar="STEPS", help="what to do, in order (see below)")
+    verb.add_argument("--drop-raw", action="store_true", help="then remove the labels of the runs themselves")
     cluster(verb)
     json(verb)
 
@@ -41,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from ctpipe import pipeline
 
     with progress_lines() as progress, commands._client(args.cluster) as client:
-        report = pipeline.post_process(args.store, args.runs, args.steps, client, progress=progress)
+        report = pipeline.post_process(args.store, args.runs, args.steps, client, drop_raw=args.drop_raw,
+                                       progress=progress)
     for series, fault in report.failed.items():
         print(f"ctpipe: volume {series} failed: {fault}", file=sys.stderr)
     if args.json:

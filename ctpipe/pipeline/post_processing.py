@@ -43,7 +43,7 @@ from ctpipe.postprocess import (
     parse_steps,
     step_text,
 )
-from ctpipe.store import GroupWriter, Labels, LabelsMeta, Series, SlabRecord, Store, open_store
+from ctpipe.store import GroupWriter, Labels, LabelsMeta, Series, SlabRecord, Store, open_store, remove
 from ctpipe.volume import Slab
 from ctpipe.words import Progress
 
@@ -115,11 +115,13 @@ def post_process(
     steps: str | Sequence[Step],
     client: Client | None = None,
     *,
+    drop_raw: bool = False,
     progress: Progress = None,
 ) -> PostReport:
     """Do `steps` on the labels of every run that `run` names, each into labels of its own.
 
     run: run keys, or the digest of a model for all its runs. steps: `postprocess.parse_steps` names them.
+    drop_raw: take the labels and the record of a run away once the new labels are committed.
     Raises UsageError or NotThereError for a step, a class or a run that is not there, before any work.
     """
     chosen = parse_steps(steps) if isinstance(steps, str) else tuple(steps)
@@ -141,6 +143,9 @@ def post_process(
                 if error.exit_code == 4:  # no disk, no memory: the next volume would fail as well
                     raise
                 failed[plan.series.id] = str(error)
+    if drop_raw:
+        for name in {run.parent for run in runs} - {plan.labels.name for plan in plans if plan.series.id in failed}:
+            remove(target, name)
     return PostReport(tuple(runs), failed)
 
 

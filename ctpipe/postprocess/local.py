@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from ctpipe.postprocess.bands import DISTANCE_STEP_MM, Band, Box, Metric, grown, padded
 from ctpipe.postprocess.components import Mask, box_of
 
+# Distances are looked for in columns of so many rows and columns: a distance transform takes some 30 bytes a voxel, and
+# where nothing is asked for there is nothing to do.
+TILE = 128
+
 
 def near(band: Band, asked: Mask, organ: Sequence[int], mm: float, metric: Metric) -> Mask:
     """Which voxels `asked` (own planes, y, x) lie within `mm` of a voxel of the classes `organ`; same shape.
@@ -22,18 +26,25 @@ def near(band: Band, asked: Mask, organ: Sequence[int], mm: float, metric: Metri
     Distances run between voxel centres. The band must hold `metric.reach(mm)` planes on both sides of the slab.
     """
     out = np.zeros(asked.shape, bool)
-    box = box_of(asked)
-    if box is None:
-        return out
+    for y in range(0, asked.shape[1], TILE):
+        for x in range(0, asked.shape[2], TILE):
+            tile = (slice(None), slice(y, y + TILE), slice(x, x + TILE))
+            box = box_of(asked[tile])
+            if box is not None:
+                z_side, y_side, x_side = box
+                box = z_side, _moved(y_side, y), _moved(x_side, x)
+                out[box] = _near_in(box, band, organ, mm, metric) & asked[box]
+    return out
+
+
+def _near_in(box: Box, band: Band, organ: Sequence[int], mm: float, metric: Metric) -> Mask:
+    """Voxels of a box of the slab that lie within `mm` of the organ."""
     reach = metric.reach(mm)
     target = _shifted(box, band.below)
     source = grown(target, reach, band.labels.shape)
     there = np.isin(band.labels[source], organ)
-    if there.any():
-        close = _within(there, mm, metric)
-        inner = tuple(slice(t.start - s.start, t.stop - s.start) for t, s in zip(target, source, strict=True))
-        out[box] = close[inner] & asked[box]
-    return out
+    inner = tuple(slice(t.start - s.start, t.stop - s.start) for t, s in zip(target, source, strict=True))
+    return _within(there, mm, metric)[inner] if there.any() else there[inner]
 
 
 def _within(mask: Mask, mm: float, metric: Metric) -> Mask:
@@ -120,4 +131,8 @@ def _own(box: Box, band: Band) -> Box | None:
 
 
 def _shifted(box: Box, planes: int) -> Box:
-    return slice(box[0].start + planes, box[0].stop + planes), box[1], box[2]
+    return _moved(box[0], planes), box[1], box[2]
+
+
+def _moved(side: slice, by: int) -> slice:
+    return slice(side.start + by, side.stop + by)

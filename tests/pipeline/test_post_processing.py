@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -220,3 +222,35 @@ def test_planes_that_no_step_wrote_are_not_read_as_background(tmp_path):
     np.testing.assert_array_equal(writer.read_planes(3, 32), raw_labels(1)[3:32])
     with pytest.raises(StoreFaultError, match="planes 32-63"):
         writer.read_planes(3, 33)
+
+
+KILLED = """
+import os, signal, sys
+from ctpipe import pipeline
+from ctpipe.store import GroupWriter
+real, left = GroupWriter.write_slab, int(sys.argv[4])
+def dying(self, slab, voxels):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, slab, voxels)
+GroupWriter.write_slab = dying
+pipeline.post_process(*sys.argv[1:4])
+"""
+
+
+@pytest.mark.parametrize("writes", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 3, 11, 14))])
+def test_a_killed_call_leaves_nothing_listed_and_the_next_ends_in_the_same_bytes(done, tmp_path, writes):
+    """RELIABILITY S1, C1."""
+    root, raw, report = done
+    make_store(tmp_path / "S")
+    died = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "S"), RUN, STEPS, str(writes)], timeout=100)
+    assert died.returncode == -signal.SIGKILL
+    assert sorted(open_store(tmp_path / "S")["ab1"].labels) == sorted([RUN, "truth-ab1"])
+    pipeline.post_process(tmp_path / "S", RUN, STEPS)
+    name = report.runs[0].run
+    assert files_of(group(tmp_path / "S", name)) == files_of(group(root, name))
+    assert files_of(group(tmp_path / "S", RUN)) == raw
+    there = {path.name for path in group(tmp_path / "S", RUN).parent.iterdir() if path.is_dir()}
+    assert there == {"truth-ab1", RUN, name}
