@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe.postprocess.bands import Band, Box, Metric, grown
-from ctpipe.postprocess.components import box_of
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +30,9 @@ CONFIDENCE = 0.7
 STRENGTH = 5.0
 HALF_WINDOW = (1, 3, 3)  # voxels z, y, x: a window of 3 x 7 x 7
 _WEIGHT_ONE, _Q_ONE = 1 << 10, 1 << 12  # 146 neighbours * 2^22 stays below 2^31
+# A slab is refined in columns of so many rows and columns, each with its halo: what is iterated over stays small, and
+# columns without any of the classes cost nothing.
+TILE = 128
 _LARGEST_STEP_HU = 4096  # HU that differ by more count as differing by so much
 
 
@@ -46,31 +48,34 @@ def refine(band: Band, hu: NDArray, values: Sequence[int], mm: float, hu_sigma: 
     hu: HU (planes of the band, y, x); fractions are rounded. mm, hu_sigma: standard deviations of the kernel.
     The band must hold `halo()[0]` planes on both sides of the slab.
     """
+    out = band.slab.copy()
+    concerned = np.isin(band.labels, values)
+    classes, kernel, steps = (0, *sorted(set(values))), _kernel(mm, metric), _steps(hu_sigma)
+    _, rows, columns = band.labels.shape
+    for y in range(0, rows, TILE):
+        for x in range(0, columns, TILE):
+            tile = (slice(band.below, band.below + band.own), slice(y, min(y + TILE, rows)),
+                    slice(x, min(x + TILE, columns)))  # fmt: skip
+            source = grown(tile, halo(), band.labels.shape)
+            if concerned[source].any():  # elsewhere all is background, and stays so
+                inner = tuple(slice(t.start - s.start, t.stop - s.start) for t, s in zip(tile, source, strict=True))
+                out[:, tile[1], tile[2]] = _refined(band.labels[source], hu[source], classes, kernel, steps)[inner]
+    return out
+
+
+def _refined(labels: NDArray, hu: NDArray, classes: Sequence[int], kernel: list[tuple[tuple[int, int, int], int]],
+             steps: torch.Tensor) -> NDArray:
+    """Labels of a tile and its halo; right in the tile itself."""
     import torch
 
-    out = band.slab.copy()
-    box = box_of(np.isin(band.labels, values))
-    if box is None:
-        return out
-    target = grown(box, halo(), band.labels.shape)  # further out all is background, and stays so
-    source = grown(target, halo(), band.labels.shape)
-    classes = (0, *sorted(set(values)))
-    labels = band.labels[source]
-    grey = torch.from_numpy(np.rint(hu[source]).astype(np.int32))
-    q = _mean_field(labels, grey, classes, _kernel(mm, metric), _steps(hu_sigma))
+    grey = torch.from_numpy(np.rint(hu).astype(np.int32))
+    q = _mean_field(labels, grey, classes, kernel, steps).numpy()
     winner, most = _own_q(q, labels, classes)
     for number, label in enumerate(classes):
-        better = q[number].numpy() > most
+        better = q[number] > most
         winner[better] = label
-        np.maximum(most, q[number].numpy(), out=most)
-    settled = np.where(np.isin(labels, classes), winner, labels)
-    first = max(target[0].start, band.below)
-    last = min(target[0].stop, band.below + band.own)
-    if first < last:
-        wanted = (slice(first, last), target[1], target[2])
-        inner = tuple(slice(t.start - s.start, t.stop - s.start) for t, s in zip(wanted, source, strict=True))
-        out[first - band.below : last - band.below, target[1], target[2]] = settled[inner]
-    return out
+        np.maximum(most, q[number], out=most)
+    return np.where(np.isin(labels, classes), winner, labels)
 
 
 def _mean_field(labels: NDArray, grey: torch.Tensor, classes: Sequence[int],
@@ -135,9 +140,9 @@ def _steps(sigma: float) -> torch.Tensor:
     return torch.from_numpy(np.rint(weights * _WEIGHT_ONE).astype(np.int32))
 
 
-def _own_q(q: torch.Tensor, labels: NDArray, classes: Sequence[int]) -> tuple[NDArray, NDArray]:
+def _own_q(q: NDArray, labels: NDArray, classes: Sequence[int]) -> tuple[NDArray, NDArray]:
     """Each voxel's own label and its Q: of equals the label stays."""
     most = np.zeros(labels.shape, np.int32)
     for number, label in enumerate(classes):
-        np.copyto(most, q[number].numpy(), where=labels == label)
+        np.copyto(most, q[number], where=labels == label)
     return labels.copy(), most

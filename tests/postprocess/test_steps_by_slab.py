@@ -220,13 +220,15 @@ def whole_crf(labels, hu, values, mm, sigma, spacing):
 
 
 @settings(max_examples=20, deadline=None)
-@given(volumes(), st.sampled_from([("liver",), ("liver", "lesion")]), st.integers(0, 2**32 - 1))
-def test_the_crf_by_slab_is_the_mean_field_of_the_whole_volume(volume, names, seed):
+@given(volumes(), st.sampled_from([("liver",), ("liver", "lesion")]), st.integers(0, 2**32 - 1),
+       st.sampled_from([4, 128]))
+def test_the_crf_by_slab_is_the_mean_field_of_the_whole_volume(volume, names, seed, tile):
     labels, cuts, grid = volume
     values = [{"liver": LIVER, "lesion": LESION}[name] for name in names]
     hu = (np.random.default_rng(seed).normal(40, 40, labels.shape) + 60 * np.isin(labels, values)).astype(np.float32)
     expected = whole_crf(labels, hu, values, 2.0, 30.0, np.asarray(grid.spacing_mm))
-    np.testing.assert_array_equal(by_slab(Crf(names, 2.0, 30.0), labels, cuts, grid, hu), expected)
+    with mock.patch.object(mf, "TILE", tile):
+        np.testing.assert_array_equal(by_slab(Crf(names, 2.0, 30.0), labels, cuts, grid, hu), expected)
 
 
 def test_the_crf_moves_a_wrong_rim_to_the_edge_in_the_hu_and_leaves_a_right_one():
