@@ -32,7 +32,7 @@ HALF_WINDOW = (1, 3, 3)  # voxels z, y, x: a window of 3 x 7 x 7
 _WEIGHT_ONE, _Q_ONE = 1 << 10, 1 << 12  # 146 neighbours * 2^22 stays below 2^31
 # A slab is refined in columns of so many rows and columns, each with its halo: what is iterated over stays small, and
 # columns without any of the classes cost nothing.
-TILE = 128
+TILE = 96
 _LARGEST_STEP_HU = 4096  # HU that differ by more count as differing by so much
 
 
@@ -80,23 +80,35 @@ def _refined(labels: NDArray, hu: NDArray, classes: Sequence[int], kernel: list[
 
 def _mean_field(labels: NDArray, grey: torch.Tensor, classes: Sequence[int],
                 kernel: list[tuple[tuple[int, int, int], int]], steps: torch.Tensor) -> torch.Tensor:
-    """Q after all iterations, (classes, z, y, x) int32, in 2^-12."""
+    """Q after all iterations, (classes, z, y, x) int32, in 2^-12; 0 where a voxel takes no part.
+
+    The kernel is symmetric: each pair of voxels is weighed once, before the iterations. The background's Q is what the
+    other classes leave.
+    """
     import torch
 
-    live = torch.from_numpy(np.isin(labels, classes))
+    live = torch.from_numpy(np.isin(labels, classes)).to(torch.int32)
     given = torch.from_numpy(np.stack([labels == label for label in classes]))
     sure, rest = np.log(CONFIDENCE), np.log((1 - CONFIDENCE) / (len(classes) - 1))
+    total = torch.zeros(labels.shape, dtype=torch.int32)
+    pairs = []
+    for here, there, weight in _neighbours(labels.shape, kernel):
+        away = (grey[here] - grey[there]).abs_().clamp_(max=_LARGEST_STEP_HU)
+        pair = (steps * weight // _WEIGHT_ONE).to(torch.int16)[away]
+        total[here] += pair * live[there]
+        total[there] += pair * live[here]
+        pairs.append((here, there, pair))
     q = given.to(torch.int32) * _Q_ONE
     for _ in range(ITERATIONS):
         sums = torch.zeros_like(q)
-        total = torch.zeros(labels.shape, dtype=torch.int32)
-        for here, there, weight in _neighbours(labels.shape, kernel):
-            away = (grey[here] - grey[there]).abs_().clamp_(max=_LARGEST_STEP_HU)
-            pair = torch.div(steps[away] * weight, _WEIGHT_ONE, rounding_mode="floor").mul_(live[there])
-            total[here] += pair
-            for number in range(len(classes)):
+        for number in range(1, len(classes)):
+            for here, there, pair in pairs:
                 sums[number][here] += pair * q[number][there]
+                sums[number][there] += pair * q[number][here]
+        sums[0] = total * _Q_ONE - sums[1:].sum(dim=0, dtype=torch.int32)
         _update(q, sums, total, given, sure, rest)
+        q[0] = _Q_ONE - q[1:].sum(dim=0, dtype=torch.int32)
+        q *= live
     return q
 
 
@@ -122,12 +134,12 @@ def _neighbours(shape: Sequence[int], kernel: list[tuple[tuple[int, int, int], i
 
 
 def _kernel(mm: float, metric: Metric) -> list[tuple[tuple[int, int, int], int]]:
-    """Offsets of the window less its centre, and their weights in space, in 2^-10; those without any are left out."""
+    """Offsets of one half of the window (the other mirrors it) and their weights, in 2^-10; those without any left out."""
     found = []
     for offset in product(*(range(-n, n + 1) for n in HALF_WINDOW)):
         distance = float(np.linalg.norm(metric.matrix @ np.asarray(offset)))
         weight = round(float(np.exp(-(distance**2) / (2 * mm**2))) * _WEIGHT_ONE)
-        if weight and any(offset):
+        if weight and offset > (0, 0, 0):
             found.append(((offset[0], offset[1], offset[2]), weight))
     return found
 

@@ -213,7 +213,8 @@ def whole_crf(labels, hu, values, mm, sigma, spacing):
             sums += w * near[(slice(None), *view)]
         score = unary + mf.STRENGTH * sums / (np.maximum(total, 1) * 4096)
         score = np.exp(score - score.max(axis=0))
-        q = np.rint(score / score.sum(axis=0) * 4096).astype(np.int64)
+        q = np.rint(score / score.sum(axis=0) * 4096).astype(np.int64) * np.isin(labels, classes)
+        q[0] = (4096 - q[1:].sum(axis=0)) * np.isin(labels, classes)
     own = np.max(np.where(given, q, 0), axis=0)
     best = np.where(own == q.max(axis=0), labels, np.asarray(classes)[q.argmax(axis=0)])
     return np.where(np.isin(labels, classes), best, labels)
