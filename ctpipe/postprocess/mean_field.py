@@ -134,7 +134,7 @@ def _neighbours(shape: Sequence[int], kernel: list[tuple[tuple[int, int, int], i
 
 
 def _kernel(mm: float, metric: Metric) -> list[tuple[tuple[int, int, int], int]]:
-    """Offsets of one half of the window (the other mirrors it) and their weights, in 2^-10; those without any left out."""
+    """Offsets of one half of the window, which the other mirrors, and weights, in 2^-10; those without any left out."""
     found = []
     for offset in product(*(range(-n, n + 1) for n in HALF_WINDOW)):
         distance = float(np.linalg.norm(metric.matrix @ np.asarray(offset)))
