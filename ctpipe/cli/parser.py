@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ctpipe import __version__
-from ctpipe.cli import commands, patches
+from ctpipe.cli import commands, patches, post
 
 Run = Callable[[argparse.Namespace], int]
 VERBS = ("check", "ingest", "listen", "ls", "train", "infer", "evaluate", "review", "demo", "verify", "gc", "rm",
-         "models", "patches", "doctor", "deploy")  # fmt: skip
+         "models", "patches", "post", "doctor", "deploy")  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,6 +46,7 @@ def _parser() -> _Parser:
         "  ctpipe patches build S                               a row for every window, with class shares\n"
         "  ctpipe train S --recipe demo --out MODEL             truth labels -> model\n"
         "  ctpipe infer S --model MODEL                         model -> predictions\n"
+        "  ctpipe post S --run RUN --steps STEPS                components, holes, distances, votes\n"
         "  ctpipe evaluate S --run RUN                          predictions against truth\n"
         "  ctpipe review S                                      look and correct in napari",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -53,7 +54,7 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"ctpipe {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_check, _ingest, _listen, _ls, _train, _infer, _evaluate, _review, _demo, _verify, _gc, _rm, _models,
-                _patches, _doctor, _deploy):  # fmt: skip
+                _patches, _post, _doctor, _deploy):  # fmt: skip
         add(verbs)
     return parser
 
@@ -269,6 +270,10 @@ ctpipe models show MODEL     its classes, window, training and digest
 
 def _patches(verbs: Any) -> None:
     patches.add(verbs, _verb, _store, _cluster, _json)
+
+
+def _post(verbs: Any) -> None:
+    post.add(verbs, _verb, _store, _cluster, _json)
 
 
 def _doctor(verbs: Any) -> None:

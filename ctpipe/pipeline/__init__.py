@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ctpipe.pipeline.case import write_case_page
     from ctpipe.pipeline.fitting import train, train_model
     from ctpipe.pipeline.judging import evaluate
+    from ctpipe.pipeline.post_processing import PostReport, PostRun, post_process
     from ctpipe.pipeline.predicting import infer
     from ctpipe.pipeline.reports import EvaluateReport, InferReport, IngestReport, TrainReport, check_json
     from ctpipe.pipeline.tables import save_table
@@ -22,12 +23,15 @@ _HOMES = {
     "EvaluateReport": "reports",
     "InferReport": "reports",
     "IngestReport": "reports",
+    "PostReport": "post_processing",
+    "PostRun": "post_processing",
     "TrainReport": "reports",
     "check": "taking",
     "check_json": "reports",
     "evaluate": "judging",
     "infer": "predicting",
     "ingest": "taking",
+    "post_process": "post_processing",
     "save_table": "tables",
     "train": "fitting",
     "train_model": "fitting",
@@ -44,6 +48,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "EvaluateReport", "InferReport", "IngestReport", "TrainReport", "check", "check_json", "evaluate", "infer",
-    "ingest", "save_table", "train", "train_model", "write_case_page",
+    "EvaluateReport", "InferReport", "IngestReport", "PostReport", "PostRun", "TrainReport", "check",
+    "check_json", "evaluate", "infer", "ingest", "post_process", "save_table", "train", "train_model",
+    "write_case_page",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ def evaluate(
     """
     target = store if isinstance(store, Store) else open_store(store)
     wanted = [run] if isinstance(run, str) else list(run)
-    pairs = [pair for name in wanted for pair in _runs_named(target, name)]
+    pairs = [pair for name in wanted for pair in runs_named(target, name)]
     scores: dict[str, scoring.VolumeScores] = {}
     runs: dict[str, str] = {}
     for series, key in dict.fromkeys(pairs):
@@ -40,7 +40,7 @@ def evaluate(
     return EvaluateReport(scores, runs, truth)
 
 
-def _runs_named(store: Store, name: str) -> list[tuple[Series, str]]:
+def runs_named(store: Store, name: str) -> list[tuple[Series, str]]:
     """(series, run key) of every committed prediction whose key or model digest begins with `name`."""
     runs = [(series, labels) for series in store.values() for labels in series.labels.values()
             if labels.kind is LabelKind.PREDICTION]  # fmt: skip

@@ -51,7 +51,7 @@ class Components:
         """Component numbers (planes, y, x) of one slab, 0 outside; asks for the slab's mask again."""
         if self.slab_planes is None:
             raise UsageError("these components do not know their mask any more", "make them by label_components")
-        labels, _ = _label(np.asarray(self.slab_planes(index), bool), self.connectivity)
+        labels, _ = label_mask(np.asarray(self.slab_planes(index), bool), self.connectivity)
         return self.final_numbers[index][labels]
 
 
@@ -73,7 +73,7 @@ class ComponentTally:
 
     def add(self, mask: Mask, second: Mask | None = None) -> None:
         """The next slab (planes, y, x) and, if wanted, a second mask whose voxels are counted in each component."""
-        labels, count = _label(mask, self.connectivity)
+        labels, count = label_mask(mask, self.connectivity)
         flat = labels.ravel()
         inside = np.flatnonzero(flat)
         numbers = flat[inside]
@@ -96,16 +96,12 @@ class ComponentTally:
 
     def finish(self) -> Components:
         """The components of all slabs so far, those that touch across faces joined."""
-        from scipy.sparse import coo_matrix
-        from scipy.sparse.csgraph import connected_components
-
         if self._total == 0:
             none = np.zeros(0, np.int64)
             numbers = tuple(np.zeros(1, np.int32) for _ in self._counts)
             return Components(self.connectivity, none, none, none, numbers)
         pairs = np.concatenate([*self._pairs, np.zeros((0, 2), np.int64)]) - 1
-        links = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(self._total,) * 2)
-        count, joined = connected_components(links, directed=False)
+        count, joined = joined_numbers(self._total, pairs)
 
         first = np.full(count, np.iinfo(np.int64).max)
         np.minimum.at(first, joined, np.concatenate(self._first))
@@ -139,12 +135,36 @@ def label_components(slab_planes: Callable[[int], Mask], n_slabs: int, connectiv
     return replace(tally.finish(), slab_planes=slab_planes)
 
 
-def _label(mask: Mask, connectivity: int) -> tuple[NDArray[np.int32], int]:
+def joined_numbers(total: int, pairs: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+    """How many things there are when `total` numbered from 0 are joined by `pairs` (n, 2), and the new number of each.
+
+    The union of union-find, done by scipy's connected components of a graph.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if total == 0:
+        return 0, np.zeros(0, np.int64)
+    links = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(total, total))
+    count, joined = connected_components(links, directed=False)
+    return int(count), joined.astype(np.int64)
+
+
+def label_plane(plane: Mask, connectivity: int) -> tuple[NDArray[np.int32], int]:
+    """scipy.ndimage.label of one plane (y, x) under the neighbourhood that `connectivity` leaves within a plane."""
+    from scipy import ndimage
+
+    labels = np.zeros(plane.shape, np.int32)
+    count = ndimage.label(plane, ndimage.generate_binary_structure(2, min(2, _RANK[connectivity])), output=labels)
+    return labels, int(count)
+
+
+def label_mask(mask: Mask, connectivity: int) -> tuple[NDArray[np.int32], int]:
     """scipy.ndimage.label of one slab, done within the box that holds the mask (most masks are small)."""
     from scipy import ndimage
 
     labels = np.zeros(mask.shape, np.int32)
-    box = _box(mask)
+    box = box_of(mask)
     if box is None:
         return labels, 0
     structure = ndimage.generate_binary_structure(3, _RANK[connectivity])
@@ -152,7 +172,8 @@ def _label(mask: Mask, connectivity: int) -> tuple[NDArray[np.int32], int]:
     return labels, int(count)
 
 
-def _box(mask: Mask) -> tuple[slice, slice, slice] | None:
+def box_of(mask: Mask) -> tuple[slice, slice, slice] | None:
+    """The smallest box (z, y, x) that holds the mask; None where it is empty."""
     plane = np.any(mask, axis=0)
     if not np.any(plane):
         return None
