@@ -30,6 +30,7 @@ from ctpipe.cluster import client_for, run_tasks
 from ctpipe.errors import CtpipeError, UsageError
 from ctpipe.pipeline.judging import runs_named
 from ctpipe.pipeline.keys import digest_of
+from ctpipe.pipeline.stages import SlabCounter, store_for_writing
 from ctpipe.postprocess import (
     Band,
     BoundStep,
@@ -127,11 +128,11 @@ def post_process(
     chosen = parse_steps(steps) if isinstance(steps, str) else tuple(steps)
     if not chosen:
         raise UsageError("no steps were given", "give at least one")
-    target = store if isinstance(store, Store) else _for_writing(store)
+    target = store if isinstance(store, Store) else store_for_writing(store)
     names = [run] if isinstance(run, str) else list(run)
     pairs = dict.fromkeys((series.id, key) for name in names for series, key in runs_named(target, name))
     plans = [_plan(target, target[series_id], key, chosen) for series_id, key in pairs]
-    counter = _Counter(progress, sum(plan.n_tasks for plan in plans))
+    counter = SlabCounter("post", progress, sum(plan.n_tasks for plan in plans))
     runs: list[PostRun] = []
     failed: dict[str, str] = {}
     slabs = sum(len(plan.writers[-1].slabs) for plan in plans if not plan.writers[-1].committed)
@@ -147,23 +148,6 @@ def post_process(
         for name in {run.parent for run in runs} - {plan.labels.name for plan in plans if plan.series.id in failed}:
             remove(target, name)
     return PostReport(tuple(runs), failed)
-
-
-def _for_writing(path: str | Path) -> Store:
-    open_store(path)
-    return open_store(path, mode="a")
-
-
-class _Counter:
-    """Slabs looked at and written over all steps and volumes of one call, for the progress line."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-
-    def add(self, n: int = 1) -> None:
-        self.done += n
-        if self.progress:
-            self.progress("post", self.done, self.total)
 
 
 @dataclass(frozen=True)
@@ -212,7 +196,7 @@ def post_key(series: Series, labels: Labels, steps: Sequence[Step]) -> str:
                       series.grid.grid_id, told, reads])  # fmt: skip
 
 
-def _post_process(store: Store, plan: _Plan, client: Client | None, counter: _Counter) -> PostRun:
+def _post_process(store: Store, plan: _Plan, client: Client | None, counter: SlabCounter) -> PostRun:
     began = time.monotonic()
     last = plan.writers[-1]
     if last.committed:
@@ -262,7 +246,7 @@ def _take_away(source: str | GroupWriter) -> None:
 
 
 def _step(store: Store, plan: _Plan, source: str | GroupWriter, step: BoundStep, writer: GroupWriter,
-          client: Client | None, counter: _Counter) -> dict[int, SlabOutcome]:
+          client: Client | None, counter: SlabCounter) -> dict[int, SlabOutcome]:
     """One step on all slabs: look, decide, apply."""
     root, series = str(store.root), plan.series.id
     hits: Sequence[NDArray[np.bool_] | None] = [None] * len(writer.slabs)

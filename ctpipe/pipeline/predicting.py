@@ -30,6 +30,7 @@ from ctpipe.patches import PlaneReader, WindowGrid
 from ctpipe.pipeline import organ
 from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.reports import InferReport, Run
+from ctpipe.pipeline.stages import SlabCounter, store_for_writing
 from ctpipe.predict import notes, require_exact, score_centres
 from ctpipe.store import GroupWriter, Labels, LabelsMeta, Series, SlabRecord, Store, open_store
 from ctpipe.volume import Level, Slab, slabs_of
@@ -77,7 +78,7 @@ def infer(
     window by window. One failing volume does not stop the others: it is in the report.
     """
     wished = _exact(exact)
-    target = store if isinstance(store, Store) else _for_writing(store)
+    target = store if isinstance(store, Store) else store_for_writing(store)
     loaded = model if isinstance(model, Model) else load_model(model)
     if wished is Exact.REQUIRED:
         require_exact(loaded)
@@ -91,7 +92,7 @@ def infer(
     n_slabs = sum(len(slabs_of(target[name].grid.shape.z)) for name in chosen) * passes
     runs: list[Run] = []
     failed: dict[str, str] = {}
-    counter = _Counter(progress, n_slabs)
+    counter = SlabCounter("infer", progress, n_slabs)
     with client_for(n_slabs, client) as workers:
         for series_id in chosen:
             try:
@@ -112,24 +113,6 @@ def _exact(word: Exact | str) -> Exact:
         raise UsageError(f"exact {word!r} is unknown", f"choose one of: {', '.join(Exact)}") from error
 
 
-def _for_writing(path: str | Path) -> Store:
-    """The store, which must be there: only ingest makes new ones."""
-    open_store(path)
-    return open_store(path, mode="a")
-
-
-class _Counter:
-    """Slabs done over all volumes and stages of one call, for the progress line."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-
-    def add(self, n: int = 1) -> None:
-        self.done += n
-        if self.progress:
-            self.progress("infer", self.done, self.total)
-
-
 def _depth(model: Model) -> int:
     return 1 + (_depth(model.before) if model.before else 0)
 
@@ -143,7 +126,7 @@ def _keep_model(store: Store, model: Model) -> Path:
 
 
 def _run(
-    store: Store, series: Series, model: Model, folder: Path, client: Client | None, counter: _Counter
+    store: Store, series: Series, model: Model, folder: Path, client: Client | None, counter: SlabCounter
 ) -> Run:
     began = time.monotonic()
     before, reference = None, None
@@ -173,7 +156,7 @@ def _run(
     return Run(series.id, key, windows, seconds, len(slabs), resumed)
 
 
-def _outcomes(client: Client | None, tasks: Iterable[PredictTask], counter: _Counter) -> dict[int, SlabOutcome]:
+def _outcomes(client: Client | None, tasks: Iterable[PredictTask], counter: SlabCounter) -> dict[int, SlabOutcome]:
     outcomes: dict[int, SlabOutcome] = {}
     for task, outcome in run_tasks(client, predict_slab, tasks):
         outcomes[task.slab.index] = outcome
