@@ -9,6 +9,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from ctpipe.errors import RunError
 from ctpipe.models.segment_plan import SegmentPlan, Window
 from ctpipe.models.segmenter import Segmenter
 from ctpipe.predict.ahead import ahead
@@ -31,6 +32,7 @@ class Block:
 @dataclass(frozen=True, eq=False)
 class WindowScores:
     """Scores of one window, (heads, z, y, x) in stored order; spread: variance over folds (z, y, x), None for one.
+    clamped: as Scored has it.
 
     done: no window that follows begins before that plane of the network grid; planes below it are finished.
     """
@@ -38,6 +40,7 @@ class WindowScores:
     window: Window
     scores: NDArray[np.float32]
     spread: NDArray[np.float32] | None
+    clamped: bool
     done: int
 
 
@@ -45,13 +48,13 @@ def score_windows(model: Segmenter, plan: SegmentPlan, source: PlaneSource, fact
                   stop: int) -> Iterator[WindowScores]:
     """Scores of all windows that touch network planes first..stop-1, ordered along z.
 
-    Reading and resampling run ahead in a thread of their own. Scores depend on the model and the volume alone, not on
+    Reading and resampling run ahead in a thread of their own, and so do the forward passes. Scores depend on the model and the volume alone, not on
     first and stop.
     """
     planes = NetworkPlanes(source, model.spec, plan, facts)
     with ahead(_blocks(plan, planes, model.spec.micro_batch, first, stop)) as blocks:
-        for block in blocks:
-            yield from _scored(model, plan, block)
+        with ahead(scores for block in blocks for scores in _scored(model, plan, block)) as found:
+            yield from found
 
 
 def block_planes(plan: SegmentPlan, micro_batch: int) -> int:
@@ -65,11 +68,21 @@ def _scored(model: Segmenter, plan: SegmentPlan, block: Block) -> Iterator[Windo
     for at in range(0, len(block.windows), size):
         some = block.windows[at : at + size]
         batch = np.stack([plan.frame.to_network(_cut(block, plan, window)) for window in some])
-        scores, spread = model.scores(batch)
+        try:
+            found = model.scores(batch)
+        except RunError as error:
+            first, last = (_where(window, plan) for window in (some[0], some[-1]))
+            where = first if len(some) == 1 else f"{first} to {last}"
+            raise RunError(f"{error.problem}, in the window at {where}", error.cure) from error
         for i, window in enumerate(some):
-            there = plan.frame.to_stored(scores[i])
-            varied = None if spread is None else plan.frame.to_stored(spread[i][None])[0]
-            yield WindowScores(window, there, varied, block.first - plan.below.z)
+            there = plan.frame.to_stored(found.scores[i])
+            varied = None if found.spread is None else plan.frame.to_stored(found.spread[i][None])[0]
+            yield WindowScores(window, there, varied, found.clamped, block.first - plan.below.z)
+
+
+def _where(window: Window, plan: SegmentPlan) -> str:
+    z, y, x = (at - pad for at, pad in zip(window.start, plan.below, strict=True))
+    return f"z {z}, y {y}, x {x} of the network's grid"
 
 
 def _cut(block: Block, plan: SegmentPlan, window: Window) -> NDArray[np.float32]:

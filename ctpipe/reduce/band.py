@@ -8,7 +8,7 @@
 
 Each window's scores are multiplied by its share of the voxel (window_weights: shares sum to 1) and added as whole
 numbers of 1 / SCALE, so that no order of windows, tasks or workers changes a bit. With the sum of shares 1 and scores
-within LIMIT an int32 cannot overflow. Equal sums go to the lower class.
+within SCORE_LIMIT an int32 cannot overflow. Equal sums go to the lower class.
 """
 
 from __future__ import annotations
@@ -19,16 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpipe.errors import RunError
 from ctpipe.models.segment_plan import SegmentPlan, Window, window_weights
 from ctpipe.models.segment_spec import SegmenterSpec
 from ctpipe.volume.taps import Taps
 
-# Scores are clamped to this (logits beyond it decide nothing else), and kept in units of 1 / SCALE.
-LIMIT = 128.0
+# Sums are kept in units of 1 / SCALE: 2 ** 23 of them times SCORE_LIMIT leave an int32 half empty.
 SCALE = 1 << 23
-_INFINITE = 0x7F800000  # bits of float32 infinity; NaN lies above
-_LIMIT_BITS = int(np.float32(LIMIT).view(np.uint32))
 
 
 class ScoreBand:
@@ -48,7 +44,6 @@ class ScoreBand:
         heads = spec.outputs if heads is None else heads
         self._band = np.zeros((block_planes + 1, heads, plan.shape.y, plan.shape.x), np.int32)
         self._low = 0  # planes below are zero in the band
-        self.clamped = False
         flipped = plan.frame.stored(plan.frame.flipped)
         self._weights = [
             window_weights(plan.starts[a], plan.shape[a], plan.patch[a], plan.below[a], spec, flipped[a])
@@ -58,17 +53,12 @@ class ScoreBand:
         self._identity = all(along.identity for along in plan.outward)
 
     def add(self, window: Window, scores: NDArray[np.float32]) -> None:
-        """Scores of a window, (heads, z, y, x) in stored order; RunError where one is NaN or infinite."""
+        """Scores of a window, float32 (heads, z, y, x) in stored order, all within SCORE_LIMIT."""
         from ctpipe.reduce.band_kernels import add_window  # numba
 
-        scores = np.ascontiguousarray(scores)
         z, y, x = (weights[i] for weights, i in zip(self._weights, window.place, strict=True))
         corner = np.array([at - pad for at, pad in zip(window.start, self.plan.below, strict=True)])
-        largest = add_window(self._band, scores, scores.view(np.uint32), z, y, x, corner, LIMIT)
-        if largest >= _INFINITE:
-            raise RunError(f"the model gives NaN or infinite scores in the window at {_where(window, self.plan)}",
-                           "check the model's weights, or import it again; they do not suit this input")
-        self.clamped |= largest > _LIMIT_BITS
+        add_window(self._band, np.ascontiguousarray(scores), z, y, x, corner)
 
     def finish(self, done: int) -> Iterator[tuple[int, NDArray[np.uint8 | np.uint16]]]:
         """(plane, labels (y, x) of the box) of stored planes decided by network planes below `done`, ascending."""
@@ -136,7 +126,3 @@ def _linear(along: Taps) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     parts[:, : along.weights.shape[1]] = along.weights
     return along.first, parts
 
-
-def _where(window: Window, plan: SegmentPlan) -> str:
-    z, y, x = (at - pad for at, pad in zip(window.start, plan.below, strict=True))
-    return f"z {z}, y {y}, x {x} of the network's grid"

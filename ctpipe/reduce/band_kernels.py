@@ -1,28 +1,31 @@
-"""Compiled loops of the score band; whole numbers, one thread, no lock held."""
+"""Compiled loops of the score band; one thread, no lock held.
+
+Rows are worked off in blocks that stay in the cache while the heads, each a plane away from the next, pass by.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
+_ROWS = 8
+
 
 @njit(nogil=True, cache=True)
-def add_window(band, scores, bits, weights_z, weights_y, weights_x, corner, limit):  # type: ignore[no-untyped-def]
-    """Add a window's weighted scores to the band, rounded to whole numbers; returns the largest magnitude's bits.
+def add_window(band, scores, weights_z, weights_y, weights_x, corner):  # type: ignore[no-untyped-def]
+    """Add a window's weighted scores to the band, each product rounded to the nearest whole number.
 
-    band: int32 (slots, heads, y, x); plane z of the network grid is slot z % slots. scores: float32 (heads, z, y, x),
-    clamped to +-limit; bits: the same memory as uint32. weights_*: float32 along each axis, their product is a voxel's
-    weight times the scale. corner: the window's first voxel on the network grid, which may lie outside of it.
+    band: int32 (slots, heads, y, x); plane z of the network grid is slot z % slots. scores: float32 (heads, z, y, x).
+    weights_*: float32 along each axis; their product is a voxel's share times the scale. corner: the window's first
+    voxel on the network grid; what lies outside of it is left out.
     """
-    slots, heads, height, width = band.shape
-    depth, rows, columns = scores.shape[1:]
+    slots, _, height, width = band.shape
+    heads, depth, rows, columns = scores.shape
     y_from, y_to = max(0, -corner[1]), min(rows, height - corner[1])
     x_from, x_to = max(0, -corner[2]), min(columns, width - corner[2])
-    largest = np.uint32(0)
-    low, high = np.float32(-limit), np.float32(limit)
     weights = weights_x[x_from:x_to]
     for z in range(depth):
-        if weights_z[z] == 0:
+        if weights_z[z] == 0:  # padding
             continue
         slot = (corner[0] + z) % slots
         for head in range(heads):
@@ -30,47 +33,44 @@ def add_window(band, scores, bits, weights_z, weights_y, weights_x, corner, limi
                 weight = weights_z[z] * weights_y[y]
                 line = band[slot, head, corner[1] + y, corner[2] + x_from : corner[2] + x_to]
                 score = scores[head, z, y, x_from:x_to]
-                bit = bits[head, z, y, x_from:x_to]
                 for x in range(line.size):
-                    largest = max(largest, bit[x] & np.uint32(0x7FFFFFFF))
-                    value = score[x]
-                    value = high if value > high else value
-                    value = low if value < low else value
-                    line[x] += np.int32(np.rint(value * (weight * weights[x])))
-    return largest
+                    line[x] += np.int32(np.rint(score[x] * (weight * weights[x])))
 
 
 @njit(nogil=True, cache=True)
 def highest(sums, out):  # type: ignore[no-untyped-def]
     """Class of the highest sum of a plane: sums int32 (heads, y, x) -> out (y, x); the lower class of equals."""
     heads, height, width = sums.shape
-    best = np.empty(width, np.int32)
-    for y in range(height):
-        line = out[y]
-        best[:] = sums[0, y]
-        line[:] = 0
+    best, which = np.empty(_ROWS * width, np.int32), np.empty(_ROWS * width, np.int32)
+    for y in range(0, height, _ROWS):
+        n = min(_ROWS, height - y) * width
+        best[:n] = sums[0, y : y + _ROWS].reshape(-1)
+        which[:n] = 0
         for head in range(1, heads):
-            row = sums[head, y]
-            for x in range(width):
-                if row[x] > best[x]:
-                    best[x] = row[x]
-                    line[x] = head
+            row = sums[head, y : y + _ROWS].reshape(-1)
+            for x in range(n):
+                which[x] = head if row[x] > best[x] else which[x]
+                best[x] = max(row[x], best[x])
+        line = out[y : y + _ROWS].reshape(-1)
+        for x in range(n):
+            line[x] = which[x]
 
 
 @njit(nogil=True, cache=True)
-def resampled_row(band, slots, parts_z, head, y0, y1, part_y0, part_y1, out):  # type: ignore[no-untyped-def]
-    """One row of a head between two rows of two planes, float32 on the network's x."""
+def _mixed_row(band, slots, parts_z, head, y, part_y, out):  # type: ignore[no-untyped-def]
+    """One row of a head between rows y, y + 1 of two planes, float32 on the network's x."""
+    below = min(y + 1, band.shape[2] - 1)
     for x in range(out.size):
-        out[x] = part_y0 * np.float32(band[slots[0], head, y0, x])
-    if part_y1 != 0:
+        out[x] = part_y[0] * np.float32(band[slots[0], head, y, x])
+    if part_y[1] != 0:
         for x in range(out.size):
-            out[x] += part_y1 * np.float32(band[slots[0], head, y1, x])
+            out[x] += part_y[1] * np.float32(band[slots[0], head, below, x])
     if parts_z[1] == 0:
         return
     for x in range(out.size):
-        other = part_y0 * np.float32(band[slots[1], head, y0, x])
-        if part_y1 != 0:
-            other += part_y1 * np.float32(band[slots[1], head, y1, x])
+        other = part_y[0] * np.float32(band[slots[1], head, y, x])
+        if part_y[1] != 0:
+            other += part_y[1] * np.float32(band[slots[1], head, below, x])
         out[x] = parts_z[0] * out[x] + parts_z[1] * other
 
 
@@ -78,40 +78,38 @@ def resampled_row(band, slots, parts_z, head, y0, y1, part_y0, part_y1, out):  #
 def resampled_highest(band, slots, parts_z, first_y, parts_y, first_x, parts_x, out):  # type: ignore[no-untyped-def]
     """Class of the highest score between the voxels of a band: linear taps along z, y and x -> out (y, x).
 
-    slots, parts_z: two planes and their parts; first_*, parts_*: (n,), (n, 2). Head after head and row after row, so
-    that nothing of the size heads x plane is made.
+    slots, parts_z: two planes and their parts; first_*, parts_*: (n,), (n, 2). Nothing of the size heads x plane is
+    made.
     """
-    heads, height, width = band.shape[1:]
+    heads, _, width = band.shape[1:]
     n = first_x.size
-    best = np.empty(n, np.float32)
-    row = np.empty(width, np.float32)
-    for y in range(first_y.size):
-        line = out[y]
-        y0 = first_y[y]
-        y1 = min(y0 + 1, height - 1)
+    best, which = np.empty((_ROWS, n), np.float32), np.empty((_ROWS, n), np.int32)
+    row = np.empty(width + 1, np.float32)
+    for y in range(0, first_y.size, _ROWS):
+        rows = min(_ROWS, first_y.size - y)
         for head in range(heads):
-            resampled_row(band, slots, parts_z, head, y0, y1, parts_y[y, 0], parts_y[y, 1], row)
+            for i in range(rows):
+                _mixed_row(band, slots, parts_z, head, first_y[y + i], parts_y[y + i], row[:width])
+                row[width] = row[width - 1]
+                line, label = best[i], which[i]
+                for x in range(n):
+                    value = parts_x[x, 0] * row[first_x[x]] + parts_x[x, 1] * row[first_x[x] + 1]
+                    more = head == 0 or value > line[x]
+                    label[x] = head if more else label[x]
+                    line[x] = value if more else line[x]
+        for i in range(rows):
             for x in range(n):
-                x0 = first_x[x]
-                value = parts_x[x, 0] * row[x0] + parts_x[x, 1] * row[min(x0 + 1, width - 1)]
-                if head == 0:
-                    best[x] = value
-                    line[x] = 0
-                elif value > best[x]:
-                    best[x] = value
-                    line[x] = head
+                out[y + i, x] = which[i, x]
 
 
 @njit(nogil=True, cache=True)
 def resampled_scores(band, slots, parts_z, first_y, parts_y, first_x, parts_x, out):  # type: ignore[no-untyped-def]
     """Scores of every head between the voxels of a band, out float32 (heads, y, x); see resampled_highest."""
-    heads, height, width = band.shape[1:]
-    row = np.empty(width, np.float32)
+    heads, _, width = band.shape[1:]
+    row = np.empty(width + 1, np.float32)
     for head in range(heads):
         for y in range(first_y.size):
-            y0 = first_y[y]
-            y1 = min(y0 + 1, height - 1)
-            resampled_row(band, slots, parts_z, head, y0, y1, parts_y[y, 0], parts_y[y, 1], row)
+            _mixed_row(band, slots, parts_z, head, first_y[y], parts_y[y], row[:width])
+            row[width] = row[width - 1]
             for x in range(first_x.size):
-                x0 = first_x[x]
-                out[head, y, x] = parts_x[x, 0] * row[x0] + parts_x[x, 1] * row[min(x0 + 1, width - 1)]
+                out[head, y, x] = parts_x[x, 0] * row[first_x[x]] + parts_x[x, 1] * row[first_x[x] + 1]
