@@ -316,7 +316,7 @@ def rm(args: argparse.Namespace) -> int:
 def models(args: argparse.Namespace) -> int:
     """What a model folder holds, or which networks and recipes there are."""
     from ctpipe.config import recipe_names
-    from ctpipe.models import load_model, network_names
+    from ctpipe.models import load_classifier, network_names
 
     if args.action == "ls":
         document: dict[str, Any] = {"networks": list(network_names()), "recipes": recipe_names()}
@@ -328,7 +328,7 @@ def models(args: argparse.Namespace) -> int:
         return 0
     if not args.model:
         raise UsageError("models show needs a model's folder", "ctpipe models show MODEL")
-    model = load_model(args.model)
+    model = load_classifier(args.model)
     chain = [model]
     while chain[-1].before is not None:
         chain.append(chain[-1].before)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ctpipe import reduce
 from ctpipe.cluster import client_for, run_tasks
 from ctpipe.errors import CtpipeError, RunError, StoreBusyError, UsageError
-from ctpipe.models import Model, load_model
+from ctpipe.models import Model, load_classifier
 from ctpipe.patches import PlaneReader, WindowGrid
 from ctpipe.pipeline import organ
 from ctpipe.pipeline.keys import run_key
@@ -79,7 +79,7 @@ def infer(
     """
     wished = _exact(exact)
     target = store if isinstance(store, Store) else store_for_writing(store)
-    loaded = model if isinstance(model, Model) else load_model(model)
+    loaded = model if isinstance(model, Model) else load_classifier(model)
     if wished is Exact.REQUIRED:
         require_exact(loaded)
     told = tuple(notes(loaded))
@@ -199,7 +199,7 @@ def _run_record(
 @lru_cache(maxsize=4)
 def _model_of(folder: str) -> Model:
     """The model, loaded once per process; its digest names the folder, so that a cached one is never stale."""
-    return load_model(folder)
+    return load_classifier(folder)
 
 
 def predict_slab(task: PredictTask) -> SlabOutcome:
