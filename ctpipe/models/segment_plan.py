@@ -70,7 +70,7 @@ class SegmentPlan:
         sizes = ZYX(*(stop - first for first, stop in box))
         spacing = grid.spacing_mm
         asked = frame.stored(spec.spacing_mm or (None,) * 3)
-        wanted = ZYX(*(mm if mm is not None else here for mm, here in zip(asked, spacing, strict=True)))
+        wanted = tuple(mm if mm is not None else here for mm, here in zip(asked, spacing, strict=True))
         shape = ZYX(*(_resampled_size(n, old, new, spec.resample_in.align)
                       for n, old, new in zip(sizes, spacing, wanted, strict=True)))
         if min(shape) < 1 or int(np.prod(shape)) > MOST_VOXELS * int(np.prod(sizes)):

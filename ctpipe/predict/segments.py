@@ -48,8 +48,8 @@ def score_windows(model: Segmenter, plan: SegmentPlan, source: PlaneSource, fact
                   stop: int) -> Iterator[WindowScores]:
     """Scores of all windows that touch network planes first..stop-1, ordered along z.
 
-    Reading and resampling run ahead in a thread of their own, and so do the forward passes. Scores depend on the model and the volume alone, not on
-    first and stop.
+    Reading and resampling run ahead in a thread of their own, and so do the forward passes. Scores depend on the
+    model and the volume alone, not on first and stop.
     """
     planes = NetworkPlanes(source, model.spec, plan, facts)
     with ahead(_blocks(plan, planes, model.spec.micro_batch, first, stop)) as blocks:

@@ -88,7 +88,8 @@ class ScoreBand:
             return out
         from ctpipe.reduce.band_kernels import resampled_highest  # numba
 
-        resampled_highest(self._band, *self._between(plane), out)
+        slots, parts, *taps = self._between(plane)
+        resampled_highest(self._band, slots, parts, *taps, out)  # type: ignore[call-arg]
         return out
 
     def _painted(self, scores: NDArray[np.float32]) -> NDArray[Any]:
@@ -103,7 +104,7 @@ class ScoreBand:
         from ctpipe.reduce.band_kernels import resampled_scores  # numba
 
         out = np.empty((self._band.shape[1], *self.plan.sizes[1:]), np.float32)
-        resampled_scores(self._band, *self._between(plane), out)
+        resampled_scores(self._band, *self._between(plane), out)  # type: ignore[call-arg]
         out *= np.float32(1 / SCALE)
         return out
 

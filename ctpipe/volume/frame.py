@@ -44,14 +44,14 @@ class Frame:
         z, y, x = (values[a] for a in self.place)
         return z, y, x
 
-    def to_network(self, voxels: NDArray[np.generic]) -> NDArray[np.generic]:
+    def to_network(self, voxels: NDArray[Any]) -> NDArray[Any]:
         """(z, y, x) voxels with the network's axes: a view."""
         turned = voxels.transpose(self.order)
-        return np.flip(turned, [a for a in range(3) if self.flipped[a]])
+        return np.flip(turned, tuple(a for a in range(3) if self.flipped[a]))
 
-    def to_stored(self, scores: NDArray[np.generic]) -> NDArray[np.generic]:
+    def to_stored(self, scores: NDArray[Any]) -> NDArray[Any]:
         """(heads, *network axes) scores as (heads, z, y, x): a view."""
-        unflipped = np.flip(scores, [a + 1 for a in range(3) if self.flipped[a]])
+        unflipped = np.flip(scores, tuple(a + 1 for a in range(3) if self.flipped[a]))
         return unflipped.transpose(0, *(a + 1 for a in self.place))
 
 
