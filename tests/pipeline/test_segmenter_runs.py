@@ -30,7 +30,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Segmente
     patients = [small_patient(folder / "dicom", number) for number in (1, 2)]
     assert pipeline.ingest([str(ct) for ct, _ in patients], folder / "S", classes=CLASSES,
                            labels=[str(masks) for _, masks in patients]).exit_code == 0  # fmt: skip
-    model = segmenter((12, 24, 32), ("liver", "livertumor"), spacing_mm=(1.9, 1.3, 1.4), mirror=(1,), **NNUNET)
+    model = segmenter((12, 24, 32), ("liver", "livertumor"), spacing_mm=(1.9, 1.3, 1.4), mirror=(1,), threads=2,
+                      **NNUNET)  # fmt: skip
     model.save(folder / "M")
     return folder / "S", folder / "M", model
 
