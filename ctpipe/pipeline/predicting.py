@@ -58,7 +58,7 @@ def infer(
         for name in chosen
     ]
     with client_for(n_slabs, client) as workers:
-        runs, failed = run_volumes(workers, volumes, counter)
+        runs, failed = run_volumes(workers, volumes, counter, Device.CPU)
     return InferReport(tuple(runs.values()), failed, told)
 
 
