@@ -313,39 +313,6 @@ def rm(args: argparse.Namespace) -> int:
     return 0
 
 
-def models(args: argparse.Namespace) -> int:
-    """What a model folder holds, or which networks and recipes there are."""
-    from ctpipe.config import recipe_names
-    from ctpipe.models import load_model, network_names
-
-    if args.action == "ls":
-        document: dict[str, Any] = {"networks": list(network_names()), "recipes": recipe_names()}
-        if args.json:
-            print_json(document)
-        else:
-            print("networks: " + ", ".join(document["networks"]))
-            print("recipes:  " + ", ".join(document["recipes"]))
-        return 0
-    if not args.model:
-        raise UsageError("models show needs a model's folder", "ctpipe models show MODEL")
-    model = load_model(args.model)
-    chain = [model]
-    while chain[-1].before is not None:
-        chain.append(chain[-1].before)
-    facts: list[dict[str, Any]] = [
-        {"digest": m.digest, "name": m.recipe.name, "network": m.spec.network, "classes": list(m.spec.classes),
-         "window": m.spec.window, "channels": m.spec.channels, "licence": m.spec.licence, "training": m.spec.training}
-        for m in chain
-    ]  # fmt: skip
-    if args.json:
-        print_json(facts)
-        return 0
-    print_table(("digest", "recipe", "network", "window z y x", "classes"),
-                [(f["digest"], f["name"], f["network"], _shape(f["window"]), ", ".join(f["classes"])) for f in facts])
-    print(json.dumps(facts[0]["training"], indent=1))
-    return 0
-
-
 def doctor(args: argparse.Namespace) -> int:
     """What is missing on this machine."""
     from ctpipe.doctor import examine

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ctpipe import __version__
-from ctpipe.cli import commands, patches, post
+from ctpipe.cli import commands, models, patches, post
 
 Run = Callable[[argparse.Namespace], int]
 VERBS = ("check", "ingest", "listen", "ls", "train", "infer", "evaluate", "review", "demo", "verify", "gc", "rm",
@@ -258,14 +258,7 @@ ctpipe rm S 7f3a9c
 
 
 def _models(verbs: Any) -> None:
-    verb = _verb(verbs, "models", "show what a model folder holds, or the networks and recipes that there are",
-                 commands.models, """
-ctpipe models                networks and recipes
-ctpipe models show MODEL     its classes, window, training and digest
-""")  # fmt: skip
-    verb.add_argument("action", choices=["ls", "show"], nargs="?", default="ls")
-    verb.add_argument("model", nargs="?", metavar="MODEL", help="folder made by ctpipe train")
-    _json(verb)
+    models.add(verbs, _verb, _json)
 
 
 def _patches(verbs: Any) -> None:

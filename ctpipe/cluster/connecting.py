@@ -28,13 +28,15 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 @contextmanager
 def client_for(
-    n_tasks: int, client: Client | None = None, address: str | None = None, *, threads_a_worker: int = 1
+    n_tasks: int, client: Client | None = None, address: str | None = None, *, threads_a_worker: int = 1,
+    cores_a_task: int = 1,
 ) -> Iterator[Client | None]:
     """The Dask client to use for `n_tasks` tasks; None means: run them here, on Dask's synchronous scheduler.
 
     A given client wins, then `address`, then CTPIPE_CLUSTER; else a few tasks run here and more on a LocalCluster with
     a thread for each core, `threads_a_worker` of them in a process, which is closed at the end. A single worker that
-    may have several threads lives in this process, which spares its start.
+    may have several threads lives in this process, which spares its start. cores_a_task: threads that a task uses by
+    itself (torch's); there are so many fewer workers, and where that leaves one, tasks run here.
     Raises UsageError for an address of another host without TLS: a Dask scheduler runs whatever it is sent.
     """
     address = address or os.environ.get("CTPIPE_CLUSTER")
@@ -44,10 +46,10 @@ def client_for(
         _refuse_open_address(address)
         with _connect(address) as joined:
             yield joined
-    elif n_tasks <= FEW_TASKS:
+    elif n_tasks <= FEW_TASKS or len(os.sched_getaffinity(0)) < 2 * cores_a_task:
         yield None
     else:
-        cores = len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0)) // cores_a_task
         threads = min(threads_a_worker, cores)
         workers = max(1, min(n_tasks, cores) // threads)
         processes = threads == 1 or workers > 1

@@ -1,11 +1,24 @@
 """Models: named networks, and trained ones as folders of JSON and safetensors; no pickle is ever loaded."""
 
-from ctpipe.models.model import Model, input_channels, load_model, network_options, retag, use_threads
+from ctpipe.models.model import (
+    Model,
+    input_channels,
+    load_classifier,
+    load_model,
+    load_spec,
+    network_options,
+    retag,
+    use_threads,
+)
 from ctpipe.models.registry import build_network, network_names, register
+from ctpipe.models.segment_plan import SegmentPlan
+from ctpipe.models.segment_spec import Normalisation, Resampling, SegmenterSpec, WeightFile
+from ctpipe.models.segmenter import Segmenter
 from ctpipe.models.spec import ModelSpec
 from ctpipe.models.weights import load_vgg16_body
 
 __all__ = [
-    "Model", "ModelSpec", "build_network", "input_channels", "load_model", "load_vgg16_body", "network_names",
-    "network_options", "register", "retag", "use_threads",
+    "Model", "ModelSpec", "Normalisation", "Resampling", "SegmentPlan", "Segmenter", "SegmenterSpec", "WeightFile",
+    "build_network", "input_channels", "load_classifier", "load_model", "load_spec", "load_vgg16_body",
+    "network_names", "network_options", "register", "retag", "use_threads",
 ]

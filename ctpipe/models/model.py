@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from ctpipe.config import Recipe
 from ctpipe.errors import BudgetError, NotThereError, RunError, StoreFaultError, UsageError
 from ctpipe.models.registry import build_network
+from ctpipe.models.segment_spec import SEGMENTER_FORMAT, SegmenterSpec
+from ctpipe.models.segmenter import Segmenter, load_segmenter
 from ctpipe.models.spec import ModelSpec
 from ctpipe.models.weights import refuse_pickle, state_as_bytes, state_into
 
@@ -140,20 +142,28 @@ class Model:
     def save(self, folder: str | Path) -> None:
         """Write model.json, weights.safetensors and before/ into `folder` (made if absent); BudgetError: disk full."""
         folder = Path(folder)
-        weights = state_as_bytes(self.network)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / WEIGHTS_FILE).write_bytes(weights)
-            if self.before:
-                self.before.save(folder / BEFORE_FOLDER)
-            # last: a folder without it is no model
-            (folder / SPEC_FILE).write_text(json.dumps(self.spec.as_json() | {"digest": self.digest}, indent=1) + "\n")
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise BudgetError(f"the disk is full: a model of {len(weights)} bytes did not fit at {folder}",
-                                  "free space or choose another place") from error
-            raise UsageError(f"cannot write a model at {folder}: {error.strerror}",
-                             "choose a folder that can be written") from error
+        if self.before:
+            self.before.save(folder / BEFORE_FOLDER)
+        # model.json last: a folder without it is no model
+        written_whole(folder, {
+            WEIGHTS_FILE: state_as_bytes(self.network),
+            SPEC_FILE: (json.dumps(self.spec.as_json() | {"digest": self.digest}, indent=1) + "\n").encode(),
+        })  # fmt: skip
+
+
+def written_whole(folder: Path, files: dict[str, bytes]) -> None:
+    """Write the files of a model in their order; BudgetError: disk full, UsageError: the folder cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            size = sum(map(len, files.values()))
+            raise BudgetError(f"the disk is full: a model of {size} bytes did not fit at {folder}",
+                              "free space or choose another place") from error
+        raise UsageError(f"cannot write a model at {folder}: {error.strerror}",
+                         "choose a folder that can be written") from error
 
 
 def _in_columns(form: DenseForm, pixels: torch.Tensor, budget: int) -> torch.Tensor:
@@ -174,36 +184,51 @@ def _in_columns(form: DenseForm, pixels: torch.Tensor, budget: int) -> torch.Ten
     return in_bands(form, pixels.contiguous(memory_format=torch.channels_last), bands.rows)
 
 
-def load_model(path: str | Path) -> Model:
-    """The model of a folder that `Model.save` wrote.
+def load_model(path: str | Path) -> Model | Segmenter:
+    """The model of a folder that `Model.save` or `Segmenter.save` wrote; its model.json says which.
 
     NotThereError: nothing there, or a folder that is no model. UsageError: a file (a pickle is refused unread).
     StoreFaultError: weights or spec are not those that were saved.
     """
     folder = Path(path)
-    if folder.is_file():
-        refuse_pickle(folder)
-        raise UsageError(f"{folder} is a file, not a model", "give the folder that ctpipe train wrote")
-    if not (folder / SPEC_FILE).is_file():
-        raise NotThereError(f"{folder} is no model: it has no {SPEC_FILE}", "give the folder that ctpipe train wrote")
-    spec = _read_spec(folder / SPEC_FILE)
+    spec = load_spec(folder)
+    if isinstance(spec, SegmenterSpec):
+        return load_segmenter(folder, spec)
     weights = _read_weights(folder / WEIGHTS_FILE)
     if sha256(weights).hexdigest() != spec.weights_sha256:
         raise StoreFaultError(f"{folder / WEIGHTS_FILE} is not what was saved: its digest differs",
                               "copy the model again")
-    before = load_model(folder / BEFORE_FOLDER) if spec.before else None
+    before = load_classifier(folder / BEFORE_FOLDER) if spec.before else None
     network = build_network(spec.network, spec.channels, 1 + len(spec.classes), spec.window, spec.options)
     state_into(network, weights, str(folder / WEIGHTS_FILE))
     return Model(spec, network, before)
 
 
-def _read_spec(path: Path) -> ModelSpec:
+def load_classifier(path: str | Path) -> Model:
+    """The window classifier of a folder; UsageError where it holds a segmenter, else as `load_model`."""
+    model = load_model(path)
+    if not isinstance(model, Model):
+        raise UsageError(f"{path} labels every voxel of a window, where a classifier of windows is wanted",
+                         "give a model that ctpipe train wrote")
+    return model
+
+
+def load_spec(folder: Path) -> ModelSpec | SegmenterSpec:
+    """What the model.json of a model's folder says, its digest checked; the weights are not read. Errors: load_model"""
+    if folder.is_file():
+        refuse_pickle(folder)
+        raise UsageError(f"{folder} is a file, not a model", "give the folder that ctpipe train wrote")
+    path = folder / SPEC_FILE
+    if not path.is_file():
+        raise NotThereError(f"{folder} is no model: it has no {SPEC_FILE}",
+                            "give the folder that ctpipe train or ctpipe models import wrote")
     try:
         values = json.loads(path.read_text("utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise StoreFaultError(f"{path} is not JSON", "copy the model again") from error
     stated = values.pop("digest", None) if isinstance(values, dict) else None
-    spec = ModelSpec.from_json(values, str(path))
+    is_segmenter = isinstance(values, dict) and values.get("format") == SEGMENTER_FORMAT
+    spec = (SegmenterSpec if is_segmenter else ModelSpec).from_json(values, str(path))
     if spec.digest() != stated:
         raise StoreFaultError(f"{path} is not what was saved: its digest differs", "copy the model again")
     return spec

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from ctpipe.errors import StoreFaultError
+from ctpipe.errors import StoreFaultError, UsageError
 from ctpipe.models.segment_spec import SegmenterSpec
 from ctpipe.models.weights import state_as_bytes, state_into
 
@@ -42,8 +42,28 @@ class ModuleScorer:
         return state_as_bytes(self.module)
 
 
+def _unet(weights: bytes, spec: SegmenterSpec, where: str) -> Scorer:
+    return of_module(unet_of(spec), weights, where)
+
+
 # (weights, spec, where they came from) -> a network; the name is the spec's `network`
-_KINDS: dict[str, Callable[[bytes, SegmenterSpec, str], Scorer]] = {}
+_KINDS: dict[str, Callable[[bytes, SegmenterSpec, str], Scorer]] = {
+    "plain-conv-unet": _unet,
+    "residual-encoder-unet": _unet,
+}
+
+
+def unet_of(spec: SegmenterSpec) -> nn.Module:
+    """The U-Net of a spec with fresh weights; UsageError where options and patch fit no U-Net."""
+    from ctpipe.models.unets import UNet, UNetOptions
+
+    options = UNetOptions.of(spec.options, spec.outputs)
+    sides = zip(spec.patch[-options.dims :], options.divisors, strict=True)
+    odd = [f"{side} by {by}" for side, by in sides if side % by]
+    if odd:
+        raise UsageError(f"patch {spec.patch} cannot be halved as often as the U-Net does ({', '.join(odd)})",
+                         "give the patch that the network was trained with")
+    return UNet(options, residual=spec.network == "residual-encoder-unet")
 
 
 def build(spec: SegmenterSpec, weights: bytes, where: str) -> Scorer:

@@ -14,6 +14,7 @@ from ctpipe.words import Device
 
 # Raise when the same inputs and settings begin to give other bytes.
 PREDICT_ALGORITHM = "lattice-dense-2"
+SEGMENT_ALGORITHM = "stream-1"
 TRUTH_ALGORITHM = "truth-1"
 
 
@@ -37,3 +38,9 @@ def run_key(series: Series, model_digest: str, recipe: Recipe, device: Device, b
     """
     return digest_of([PREDICT_ALGORITHM, series.content, series.grid.grid_id, model_digest, recipe.digest(),
                       str(device), platform.machine(), before_run])  # fmt: skip
+
+
+def segment_key(series: Series, model_digest: str, device: Device) -> str:
+    """Key of a segmenter's prediction; its spec, and so its digest, holds every setting that changes bits."""
+    return digest_of([SEGMENT_ALGORITHM, series.content, series.grid.grid_id, model_digest, str(device),
+                      platform.machine()])  # fmt: skip

@@ -6,19 +6,18 @@ What a run over one volume takes is the model's affair (`classifying`); here it 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distributed import Client
 
 from ctpipe.cluster import client_for
 from ctpipe.errors import UsageError
-from ctpipe.models import Model, load_model
-from ctpipe.pipeline import classifying
-from ctpipe.pipeline.reports import InferReport
+from ctpipe.models import Model, Segmenter, load_model
+from ctpipe.pipeline import classifying, segmenting
+from ctpipe.pipeline.reports import InferReport, Run
 from ctpipe.pipeline.stages import SlabCounter, store_for_writing
-from ctpipe.pipeline.waves import Volume, run_volumes
+from ctpipe.pipeline.waves import Volume, Work, run_volumes
 from ctpipe.predict import notes, require_exact
 from ctpipe.store import Store
 from ctpipe.volume import slabs_of
@@ -27,7 +26,7 @@ from ctpipe.words import Device, Exact, Progress
 
 def infer(
     store: str | Path | Store,
-    model: str | Path | Model,
+    model: str | Path | Model | Segmenter,
     series: Sequence[str] | str | None = None,
     client: Client | None = None,
     *,
@@ -36,30 +35,52 @@ def infer(
 ) -> InferReport:
     """Predict every volume of `store` (or only `series`, ids or unambiguous prefixes) with `model`.
 
-    model: a folder written by `train`, or a Model. exact: `required` refuses a model that would have to be evaluated
-    window by window. One failing volume does not stop the others: it is in the report.
+    model: a folder written by `train` or `ctpipe models import`, or what `load_model` gave. exact: `required` refuses
+    a classifier that would have to be evaluated window by window. One failing volume does not stop the
+    others: it is in the report.
     """
     wished = _exact(exact)
     target = store if isinstance(store, Store) else store_for_writing(store)
-    loaded = model if isinstance(model, Model) else load_model(model)
-    if wished is Exact.REQUIRED:
-        require_exact(loaded)
-    told = tuple(notes(loaded))
+    loaded = model if isinstance(model, Model | Segmenter) else load_model(model)
+    told = _told(loaded, wished)
     for note in told:  # before the work, which may be long
         logging.getLogger("ctpipe").warning("%s", note)
     folder = _keep_model(target, loaded)
     wanted = [series] if isinstance(series, str) else list(series) if series else sorted(target)
     chosen = list(dict.fromkeys(target[name].id for name in wanted))
-    passes = _depth(loaded)
-    n_slabs = sum(len(slabs_of(target[name].grid.shape.z)) for name in chosen) * passes
+    n_slabs = sum(len(slabs_of(target[name].grid.shape.z)) for name in chosen) * _depth(loaded)
     counter = SlabCounter("infer", progress, n_slabs)
-    volumes = [
-        Volume(name, partial(classifying.volume_work, target, target[name], loaded, folder, counter, Device.CPU))
-        for name in chosen
-    ]
-    with client_for(n_slabs, client) as workers:
+    threads = loaded.spec.threads if isinstance(loaded, Segmenter) else 1
+    with client_for(n_slabs, client, cores_a_task=threads) as workers:
+        spans = -(-_workers(workers) // max(1, len(chosen)))
+        volumes = [Volume(name, _work(target, name, loaded, folder, counter, spans)) for name in chosen]
         runs, failed = run_volumes(workers, volumes, counter, Device.CPU)
     return InferReport(tuple(runs.values()), failed, told)
+
+
+def _work(
+    store: Store, series: str, model: Model | Segmenter, folder: Path, counter: SlabCounter, spans: int
+) -> Callable[[], Work[Run]]:
+    """What begins the work on one volume."""
+    if isinstance(model, Segmenter):
+        return lambda: segmenting.volume_work(store, store[series], model, folder, counter, Device.CPU, spans)
+    return lambda: classifying.volume_work(store, store[series], model, folder, counter, Device.CPU)
+
+
+def _told(model: Model | Segmenter, wished: Exact) -> tuple[str, ...]:
+    """What the user should know of how the model is evaluated; UsageError where that is not as `wished`."""
+    if isinstance(model, Segmenter):
+        if wished is Exact.REQUIRED:
+            raise UsageError("exact=required is for classifiers: this model scores every voxel of a window",
+                             "leave it out")
+        return ()
+    if wished is Exact.REQUIRED:
+        require_exact(model)
+    return tuple(notes(model))
+
+
+def _workers(client: Client | None) -> int:
+    return 1 if client is None else max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
 
 
 def _exact(word: Exact | str) -> Exact:
@@ -69,11 +90,11 @@ def _exact(word: Exact | str) -> Exact:
         raise UsageError(f"exact {word!r} is unknown", f"choose one of: {', '.join(Exact)}") from error
 
 
-def _depth(model: Model) -> int:
-    return 1 + (_depth(model.before) if model.before else 0)
+def _depth(model: Model | Segmenter) -> int:
+    return 1 + (_depth(model.before) if isinstance(model, Model) and model.before else 0)
 
 
-def _keep_model(store: Store, model: Model) -> Path:
+def _keep_model(store: Store, model: Model | Segmenter) -> Path:
     """STORE/models/<digest>: where workers and later readers of a run find the model."""
     folder = store.root / "models" / model.digest
     if not (folder / "model.json").is_file():

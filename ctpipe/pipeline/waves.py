@@ -99,6 +99,11 @@ class _Open:
         return 1 if self.wave.slabs is None else self.wave.slabs[number]
 
 
+def _begun(volume: Volume[Any]) -> Work[Any]:
+    """The work on a volume; what goes wrong in its beginning is the volume's failure too."""
+    return (yield from volume.begin())
+
+
 _Tag = tuple[_Open, int]
 
 
@@ -141,7 +146,7 @@ class _Coordinator:
             following = next(iter(queue), None)
             if following is None:
                 break
-            opened = _Open(following.series, following.begin())
+            opened = _Open(following.series, _begun(following))
             self.open.append(opened)
             self._resume(opened, partial(next, opened.work))
         if self.suspects and not self.slots.pending:
