@@ -7,22 +7,23 @@ the commit. A run that is committed is not computed again; a half-done one goes 
 
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe import reduce
-from ctpipe.errors import RunError
-from ctpipe.models import Model
+from ctpipe.errors import BudgetError, RunError
+from ctpipe.models import Model, Sizes
 from ctpipe.patches import PlaneReader, WindowGrid
 from ctpipe.pipeline import organ
 from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.loaded import model_of
 from ctpipe.pipeline.reports import Run
-from ctpipe.pipeline.runs import run_record, windows_of
+from ctpipe.pipeline.runs import continued, continued_record, run_record, windows_of
 from ctpipe.pipeline.stages import SlabCounter
 from ctpipe.pipeline.waves import Wave, Work
 from ctpipe.predict import score_centres
@@ -41,6 +42,7 @@ class PredictTask:
     store: str
     series: str
     model: str
+    sizes: Sizes
     writer: GroupWriter
     slab: Slab
     reference_hu: float | None
@@ -59,15 +61,41 @@ class SlabOutcome:
 def volume_work(
     store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device
 ) -> Work[Run]:
-    """The run of `model`, which lies in `folder`, over one volume."""
-    began = time.monotonic()
+    """The run of `model`, which lies in `folder`, over one volume.
+
+    Where memory runs out, it begins again under the key of half the micro-batch, and the record of its first key says
+    so: the next call goes there at once. No volume is mixed of both. BudgetError where nothing smaller is left.
+    """
     before, reference = None, None
     if model.before is not None:
         before_run = yield from volume_work(store, series, model.before, folder / "before", counter, device)
         before = store[series.id].labels[before_run.run]
         if model.recipe.input.relative_to:
             reference = yield from organ.median_work(str(store.root), series, before, [model.recipe.input.relative_to])
-    key = run_key(series, model.digest, model.recipe, device, before.name if before else None)
+    while True:
+        key = run_key(series, model, device, before.name if before else None)
+        smaller = model.sizes.half()
+        try:
+            if smaller is None or not continued(store, series, key):
+                return (yield from _run(store, series, model, folder, counter, device, before, reference))
+        except MemoryError as error:
+            if smaller is None:
+                raise BudgetError(f"series {series.id}: out of memory even with {model.sizes.micro_batch} windows at "
+                                  "a time", "run on fewer workers, or on machines with more memory") from error
+            onward = run_key(series, model.sized(smaller), device, before.name if before else None)
+            store.write_run(key, continued_record(series, model.digest, onward))
+            logging.getLogger("ctpipe").warning(
+                "series %s: out of memory with %d windows at a time; it begins again with %d, as run %s",
+                series.id, model.sizes.micro_batch, smaller.micro_batch, onward)  # fmt: skip
+        assert smaller is not None
+        model = model.sized(smaller)
+
+
+def _run(store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device,
+         before: Labels | None, reference: float | None) -> Work[Run]:
+    """One run with the sizes that `model` has."""
+    began = time.monotonic()
+    key = run_key(series, model, device, before.name if before else None)
     writer = store.labels_writer(series.id, _labels_meta(key, series, model, before, reference))
     slabs = writer.slabs
     if writer.committed:
@@ -75,9 +103,13 @@ def volume_work(
         return Run(series.id, key, windows_of(store, key), time.monotonic() - began, len(slabs), 0, known=True)
     with store.lease(writer.target) as lease:
         writer.prepare()
-        tasks = [PredictTask(str(store.root), series.id, str(folder), writer, slab, reference,
+        tasks = [PredictTask(str(store.root), series.id, str(folder), model.sizes, writer, slab, reference,
                              before.name if before else None) for slab in slabs]  # fmt: skip
-        outcomes: list[SlabOutcome] = yield Wave(predict_slab, tasks)
+        try:
+            outcomes: list[SlabOutcome] = yield Wave(predict_slab, tasks)
+        except MemoryError:
+            writer.discard()
+            raise
         writer.commit([outcome.record for outcome in outcomes], lease)
     run = Run(series.id, key, sum(outcome.windows for outcome in outcomes), time.monotonic() - began, len(slabs),
               sum(outcome.found for outcome in outcomes))  # fmt: skip
@@ -86,7 +118,7 @@ def volume_work(
         "recipe": model.recipe.name,
         "before": before.name if before else None,
         "reference_hu": reference,
-        "settings": model.recipe.as_dict()["predict"],
+        "settings": {**model.recipe.as_dict()["predict"], **asdict(model.sizes)},
     }))  # fmt: skip
     return run
 
@@ -108,7 +140,7 @@ def predict_slab(task: PredictTask) -> SlabOutcome:
     done = task.writer.done(task.slab)
     if done is not None:
         return SlabOutcome(done, 0, found=True)
-    model = model_of(task.model)
+    model = model_of(task.model).sized(task.sizes)
     series = open_store(task.store)[task.series]
     labels, windows = _slab_labels(model, series, task)
     return SlabOutcome(task.writer.write_slab(task.slab, labels), windows, found=False)
