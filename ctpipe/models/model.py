@@ -10,6 +10,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,9 @@ BAND_BYTES = 256 << 20
 
 # Halved with the micro-batch where memory runs out, but not below this: smaller bands cost time and save nothing.
 LEAST_BAND_BYTES = 16 << 20
+
+# torch.fx patches modules while it looks at a network: one thread at a time.
+_TRACING = Lock()
 
 SPEC_FILE, WEIGHTS_FILE, BEFORE_FOLDER = "model.json", "weights.safetensors", "before"
 
@@ -179,9 +183,10 @@ class Model:
         """The exact dense form for windows at `stride` (y, x), or the layers that have none; made once."""
         from ctpipe.models.dense import dense_form
 
-        if stride not in self._dense:
-            window = (self.spec.window.y, self.spec.window.x)
-            self._dense[stride] = dense_form(self._runner, self.spec.channels, window, stride)
+        with _TRACING:
+            if stride not in self._dense:
+                window = (self.spec.window.y, self.spec.window.x)
+                self._dense[stride] = dense_form(self._runner, self.spec.channels, window, stride)
         return self._dense[stride]
 
     def dense_scores(self, form: DenseForm, pixels: NDArray[np.float32],
