@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -166,9 +166,14 @@ class Model:
         import torch
 
         wrong: list[str] = []
+        us = get_ident()  # other threads may be in the middle of a pass of their own
 
         def look(name: str) -> Callable[..., None]:
-            return lambda module, given, output: None if torch.isfinite(output).all() else wrong.append(name)
+            def hook(module: nn.Module, given: Any, output: torch.Tensor) -> None:
+                if get_ident() == us and not torch.isfinite(output).all():
+                    wrong.append(name)
+
+            return hook
 
         leaves = [(name, module) for name, module in self._runner.named_modules() if not list(module.children())]
         hooks = [module.register_forward_hook(look(name)) for name, module in leaves]
