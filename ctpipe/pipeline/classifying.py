@@ -73,11 +73,10 @@ def volume_work(
         if model.recipe.input.relative_to:
             reference = yield from organ.median_work(str(store.root), series, before, [model.recipe.input.relative_to])
     while True:
-        key = run_key(series, model, device, before.name if before else None)
-        smaller = model.sizes.half()
+        model = as_continued(store, series, model, device, before.name if before else None)
+        key, smaller = run_key(series, model, device, before.name if before else None), model.sizes.half()
         try:
-            if smaller is None or not continued(store, series, key):
-                return (yield from _run(store, series, model, folder, counter, device, before, reference))
+            return (yield from _run(store, series, model, folder, counter, device, before, reference))
         except MemoryError as error:
             if smaller is None:
                 raise BudgetError(f"series {series.id}: out of memory even with {model.sizes.micro_batch} windows at "
@@ -87,8 +86,17 @@ def volume_work(
             logging.getLogger("ctpipe").warning(
                 "series %s: out of memory with %d windows at a time; it begins again with %d, as run %s",
                 series.id, model.sizes.micro_batch, smaller.micro_batch, onward)  # fmt: skip
-        assert smaller is not None
+            model = model.sized(smaller)
+
+
+def as_continued(store: Store, series: Series, model: Model, device: Device, before: str | None) -> Model:
+    """The model with the sizes that an earlier call found memory for, as the records tell."""
+    while continued(store, series, run_key(series, model, device, before)):
+        smaller = model.sizes.half()
+        if smaller is None:
+            break
         model = model.sized(smaller)
+    return model
 
 
 def _run(store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device,
@@ -148,21 +156,20 @@ def predict_slab(task: PredictTask) -> SlabOutcome:
 
 def _slab_labels(model: Model, series: Series, task: PredictTask) -> tuple[NDArray[np.uint8], int]:
     """Labels (planes, y, x) of one slab of level 0, and the number of centres evaluated."""
-    recipe = model.recipe
-    level = _input_level(series, recipe.input.level)
+    recipe, level = model.recipe, input_level(series, model)
     band = level.slab(task.slab)
     reader = PlaneReader(series, recipe.input, task.reference_hu)
-    lattice = WindowGrid(level.grid.shape, recipe.windows.window, recipe.predict.stride)
     stride, fill = recipe.predict.stride, recipe.predict.fill
-    planes = reduce.centre_planes(stride.z, band.start, band.stop, level.grid.shape.z, fill)
-    mask = _centre_mask(model, series, task, level, lattice, planes)
+    planes, mask = centres_for(model, series, task.before, band.start, band.stop)
     scores = score_centres(model, reader, planes, mask)
     coarse = reduce.label_planes(scores, planes, stride, fill, band.start, band.stop, level.grid.shape)
     fine = reduce.refine(coarse, level.factors, (task.slab.planes, series.grid.shape.y, series.grid.shape.x))
     return fine, int(mask.sum()) if mask is not None else int(np.prod(scores.shape[:-1]))
 
 
-def _input_level(series: Series, number: int) -> Level:
+def input_level(series: Series, model: Model) -> Level:
+    """The pyramid level that the model's windows lie on; RunError where the volume has none so coarse."""
+    number = model.recipe.input.level
     if number >= len(series.levels):
         raise RunError(
             f"the model works on pyramid level {number}, series {series.id} has {len(series.levels)} level(s)",
@@ -171,24 +178,27 @@ def _input_level(series: Series, number: int) -> Level:
     return series.levels[number]
 
 
-def _centre_mask(
-    model: Model, series: Series, task: PredictTask, level: Level, lattice: WindowGrid, planes: list[int]
-) -> NDArray[np.bool_] | None:
-    """Which centres of the lattice planes are evaluated, (len(planes), ny, nx); None means all."""
-    region = model.recipe.predict.region
-    _, ys, xs = lattice.axes()
-    if region is Region.ALL:
-        return None
-    if region is Region.BODY:
+def centres_for(
+    model: Model, series: Series, before: str | None, start: int, stop: int
+) -> tuple[list[int], NDArray[np.bool_] | None]:
+    """(lattice planes whose scores decide planes start..stop-1 of the input level, which of their centres count).
+
+    The mask is (len(planes), ny, nx); None: all. before: labels of the run before, for region `organ`.
+    """
+    level, predict = input_level(series, model), model.recipe.predict
+    planes = reduce.centre_planes(predict.stride.z, start, stop, level.grid.shape.z, predict.fill)
+    if predict.region is Region.ALL:
+        return planes, None
+    _, ys, xs = WindowGrid(level.grid.shape, model.recipe.windows.window, predict.stride).axes()
+    if predict.region is Region.BODY:
         hu = series.read_planes(min(planes), max(planes) + 1, level.number)
         picked = hu[np.asarray(planes) - min(planes)]
-        return picked[:, ys][:, :, xs] > BODY_HU
-    if task.before is None:
+        return planes, picked[:, ys][:, :, xs] > BODY_HU
+    if before is None:
         raise RunError("region 'organ' needs a model that runs before", "name one in the recipe: before = \"NAME\"")
     depth, height, width = series.grid.shape
     zs = np.minimum(np.asarray(planes) * level.factors.z, depth - 1)
-    near = organ.near_mask(series.labels[task.before], series.grid, int(zs.min()), int(zs.max()) + 1,
-                           model.recipe.predict.margin_mm)  # fmt: skip
+    near = organ.near_mask(series.labels[before], series.grid, int(zs.min()), int(zs.max()) + 1, predict.margin_mm)
     fine_y = np.minimum(ys * level.factors.y, height - 1)
     fine_x = np.minimum(xs * level.factors.x, width - 1)
-    return near[zs - zs.min()][:, fine_y][:, :, fine_x]
+    return planes, near[zs - zs.min()][:, fine_y][:, :, fine_x]
