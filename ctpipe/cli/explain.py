@@ -22,7 +22,7 @@ ctpipe explain S 7f3a9c 41 230 187 --run 4be1
     verb.add_argument("series", metavar="SERIES", help="a volume's id or its beginning")
     for axis in "zyx":
         verb.add_argument(axis, metavar=axis.upper(), type=int, help=f"the voxel's index along {axis}, from 0")
-    verb.add_argument("--run", dest="run_key", metavar="RUN", help="a run's key or its beginning (default: the only run)")
+    verb.add_argument("--run", dest="run_key", metavar="RUN", help="a run's key or its beginning (default: the one)")
     json(verb)
 
 

@@ -187,12 +187,15 @@ def _infer(verbs: Any) -> None:
                  commands.infer, """
 ctpipe infer S --model MODEL
 ctpipe infer S --model MODEL --series 7f3a9c 02bd11       unambiguous beginnings will do
+ctpipe infer S --model MODEL --plan                       what it would cost, and whether it fits
 """)  # fmt: skip
     _store(verb)
     verb.add_argument("--model", required=True, metavar="MODEL", help="folder made by ctpipe train")
     verb.add_argument("--series", nargs="+", metavar="ID", help="only these volumes")
     verb.add_argument("--exact", choices=["auto", "required"], default="auto",
                       help="required: refuse a classifier that would have to run window by window (default: auto)")
+    verb.add_argument("--plan", action="store_true",
+                      help="do nothing: tell windows, FLOPs, memory, tasks and time; exit 4 where it does not fit")
     _cluster(verb)
     _json(verb)
 

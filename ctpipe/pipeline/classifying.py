@@ -104,7 +104,7 @@ def _run(store: Store, series: Series, model: Model, folder: Path, counter: Slab
     """One run with the sizes that `model` has."""
     began = time.monotonic()
     key = run_key(series, model, device, before.name if before else None)
-    writer = store.labels_writer(series.id, _labels_meta(key, series, model, before, reference))
+    writer = store.labels_writer(series.id, labels_meta(key, series, model, before.name if before else None, reference))
     slabs = writer.slabs
     if writer.committed:
         counter.add(len(slabs))
@@ -131,14 +131,15 @@ def _run(store: Store, series: Series, model: Model, folder: Path, counter: Slab
     return run
 
 
-def _labels_meta(
-    key: str, series: Series, model: Model, before: Labels | None, reference: float | None
+def labels_meta(
+    key: str, series: Series, model: Model, before: str | None, reference: float | None
 ) -> LabelsMeta:
+    """What the run's label group says of itself."""
     classes = {number: name for number, name in enumerate(model.spec.classes, start=1)}
     return LabelsMeta(
         name=key, kind=LabelKind.PREDICTION, grid=series.grid, classes=classes, dtype="uint8",
         provenance={"content": series.content, "model": model.digest, "recipe": model.recipe.digest(),
-                    "before": before.name if before else None, "reference_hu": reference},
+                    "before": before, "reference_hu": reference},
     )  # fmt: skip
 
 
