@@ -56,6 +56,13 @@ class Exact(StrEnum):
     REQUIRED = "required"  # it is refused
 
 
+class Device(StrEnum):
+    """The kind of processor that a model runs on; its kernels decide the last bits of scores."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 class Region(StrEnum):
     """Which centres are evaluated; all others are background."""
 

@@ -11,13 +11,14 @@ from ctpipe.models.model import (
     use_threads,
 )
 from ctpipe.models.registry import build_network, network_names, register
+from ctpipe.models.segment_plan import SegmentPlan
 from ctpipe.models.segment_spec import Normalisation, Resampling, SegmenterSpec, WeightFile
 from ctpipe.models.segmenter import Segmenter
 from ctpipe.models.spec import ModelSpec
 from ctpipe.models.weights import load_vgg16_body
 
 __all__ = [
-    "Model", "ModelSpec", "Normalisation", "Resampling", "Segmenter", "SegmenterSpec", "WeightFile", "build_network",
-    "input_channels", "load_classifier", "load_model", "load_spec", "load_vgg16_body", "network_names",
-    "network_options", "register", "retag", "use_threads",
+    "Model", "ModelSpec", "Normalisation", "Resampling", "SegmentPlan", "Segmenter", "SegmenterSpec", "WeightFile",
+    "build_network", "input_channels", "load_classifier", "load_model", "load_spec", "load_vgg16_body",
+    "network_names", "network_options", "register", "retag", "use_threads",
 ]

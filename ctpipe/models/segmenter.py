@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
     import torch
 
     from ctpipe.models.segmenter_networks import Scorer
+
+
+# Scores beyond it are clamped, which is recorded: a logit of 128 decides as one of 1,000 would.
+SCORE_LIMIT = 128.0
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """scores: float32 (n, outputs, *patch). spread: variance of the probabilities over folds, averaged over heads,
+    float32 (n, *patch); None for one fold. clamped: whether a score was beyond SCORE_LIMIT.
+    """
+
+    scores: NDArray[np.float32]
+    spread: NDArray[np.float32] | None
+    clamped: bool
 
 
 class Segmenter:
@@ -40,12 +56,11 @@ class Segmenter:
         """Forward passes of one window: folds times mirrorings."""
         return len(self.networks) * 2 ** len(self.spec.mirror)
 
-    def scores(self, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def scores(self, windows: NDArray[np.float32]) -> Scored:
         """Scores of windows: float32 (n, *patch) -> (n, outputs, *patch), averaged over mirrorings and folds.
 
-        Axes are the network's. Logits or probabilities, as the spec's `blend` says; not looked at for NaN: the
-        reduction, which sees every value anyway, does that. The second is None for one fold, else the variance of the
-        probabilities over folds, averaged over heads, (n, *patch).
+        Axes are the network's; logits or probabilities, as the spec's `blend` says, clamped to SCORE_LIMIT.
+        RunError where one is NaN or infinite.
         """
         import torch
 
@@ -56,19 +71,18 @@ class Segmenter:
             raise UsageError(f"windows {windows.shape[1:]} do not fit this model", f"give (n, {spec.patch})")
         use_threads(spec.threads)
         size = spec.micro_batch
-        out = np.empty((len(windows), spec.outputs, *spec.patch), np.float32)
-        spread = np.empty((len(windows), *spec.patch), np.float32) if len(self.networks) > 1 else None
         with torch.inference_mode():
-            for at in range(0, len(windows), size):
-                part = windows[at : at + size]
-                n = len(part)
-                if n < size:  # kernels, and with them the last bits, are chosen by the batch's size
-                    part = np.concatenate([part, np.zeros((size - n, *spec.patch), np.float32)])
-                found, variance = self._pass(torch.from_numpy(np.ascontiguousarray(part))[:, None])
-                out[at : at + n] = found[:n].numpy()
-                if spread is not None and variance is not None:
-                    spread[at : at + n] = variance[:n].numpy()
-        return out, spread
+            passes = [self._pass(_filled(windows[at : at + size], size)) for at in range(0, len(windows), size)]
+            scores = _joined([found for found, _ in passes], len(windows))
+            low, high = (float(end) for end in torch.aminmax(scores))  # NaN anywhere makes both NaN
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise RunError(f"model {self.digest} gives scores that are NaN or infinite",
+                               "check its weights or import it again; they do not suit this input")
+            clamped = max(-low, high) > SCORE_LIMIT
+            if clamped:
+                scores = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT)
+            varied = [spread for _, spread in passes if spread is not None]
+            return Scored(scores.numpy(), _joined(varied, len(windows)).numpy() if varied else None, clamped)
 
     def _pass(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean scores of one micro-batch (n, 1, *patch), and their variance over folds."""
@@ -137,6 +151,21 @@ def _weights(folder: Path, fold: WeightFile) -> bytes:
     if sha256(data).hexdigest() != fold.sha256:
         raise StoreFaultError(f"{path} is not what was saved: its digest differs", "copy the model again")
     return data
+
+
+def _filled(windows: NDArray[np.float32], size: int) -> torch.Tensor:
+    """(size, 1, *patch): kernels, and with them the last bits, are chosen by the batch's size."""
+    import torch
+
+    short = size - len(windows)
+    whole = np.concatenate([windows, np.zeros((short, *windows.shape[1:]), np.float32)]) if short else windows
+    return torch.from_numpy(np.ascontiguousarray(whole))[:, None]
+
+
+def _joined(parts: list[torch.Tensor], n: int) -> torch.Tensor:
+    import torch
+
+    return (parts[0] if len(parts) == 1 else torch.cat(parts))[:n]
 
 
 def _subsets(axes: tuple[int, ...]) -> list[tuple[int, ...]]:

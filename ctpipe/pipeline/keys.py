@@ -10,9 +10,11 @@ from typing import Any
 from ctpipe.config import Recipe
 from ctpipe.dicom import Assignment
 from ctpipe.store import Series
+from ctpipe.words import Device
 
 # Raise when the same inputs and settings begin to give other bytes.
 PREDICT_ALGORITHM = "lattice-dense-2"
+SEGMENT_ALGORITHM = "stream-1"
 TRUTH_ALGORITHM = "truth-1"
 
 
@@ -28,11 +30,17 @@ def truth_key(series: Series, classes: dict[int, str], assignment: Assignment) -
     return digest_of([TRUTH_ALGORITHM, series.grid.grid_id, sorted(classes.items()), used])
 
 
-def run_key(series: Series, model_digest: str, recipe: Recipe, device: str, before_run: str | None) -> str:
+def run_key(series: Series, model_digest: str, recipe: Recipe, device: Device, before_run: str | None) -> str:
     """Key of one prediction over one volume: content, model, recipe, algorithm and every setting that changes bits.
 
     The recipe's PredictSpec holds stride, fill, region, micro-batch and threads; device and instruction set decide
     which kernels run (MODELS 8).
     """
     return digest_of([PREDICT_ALGORITHM, series.content, series.grid.grid_id, model_digest, recipe.digest(),
-                      device, platform.machine(), before_run])  # fmt: skip
+                      str(device), platform.machine(), before_run])  # fmt: skip
+
+
+def segment_key(series: Series, model_digest: str, device: Device) -> str:
+    """Key of a segmenter's prediction; its spec, and so its digest, holds every setting that changes bits."""
+    return digest_of([SEGMENT_ALGORITHM, series.content, series.grid.grid_id, model_digest, str(device),
+                      platform.machine()])  # fmt: skip

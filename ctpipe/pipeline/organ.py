@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from ctpipe.cluster import run_tasks
 from ctpipe.errors import RunError
+from ctpipe.pipeline.waves import Wave, Work
 from ctpipe.store import Labels, Series, open_store
 from ctpipe.volume import Grid, Slab, slabs_of
 
@@ -53,11 +54,24 @@ def median_hu(
 
     Raises RunError where the organ has no voxels left: a model that needs it cannot give a right answer.
     """
+    tasks = _histogram_tasks(store, series, labels, class_names)
+    return _median([part for _, part in run_tasks(client, slab_histogram, tasks)], series, class_names)
+
+
+def median_work(store: str, series: Series, labels: Labels, class_names: Sequence[str]) -> Work[float]:
+    """The same as a wave of tasks, for a volume in flight; its slabs are no step of the progress."""
+    tasks = _histogram_tasks(store, series, labels, class_names)
+    counts = yield Wave(slab_histogram, tasks, slabs=[0] * len(tasks))
+    return _median(counts, series, class_names)
+
+
+def _histogram_tasks(store: str, series: Series, labels: Labels, class_names: Sequence[str]) -> list[HistogramTask]:
     values = tuple(value for value, name in labels.classes.items() if name in class_names)
-    tasks = [HistogramTask(store, series.id, labels.name, values, slab) for slab in slabs_of(series.grid.shape.z)]
-    counts = np.zeros(_BINS, np.int64)
-    for _, part in run_tasks(client, slab_histogram, tasks):
-        counts += part
+    return [HistogramTask(store, series.id, labels.name, values, slab) for slab in slabs_of(series.grid.shape.z)]
+
+
+def _median(parts: Sequence[NDArray[np.int64]], series: Series, class_names: Sequence[str]) -> float:
+    counts = np.sum(parts, axis=0)
     total = int(counts.sum())
     if total == 0:
         raise RunError(f"no {' or '.join(class_names)} was found in series {series.id}",

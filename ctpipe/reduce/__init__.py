@@ -1,5 +1,6 @@
-"""Reduce: scores at strided centres become a label for every voxel, in integers, so that no order changes bytes."""
+"""Reduce: scores become a label for every voxel, in whole numbers, so that no order changes bytes."""
 
+from ctpipe.reduce.band import ScoreBand, label_type
 from ctpipe.reduce.labels import centre_planes, label_planes, refine
 
-__all__ = ["centre_planes", "label_planes", "refine"]
+__all__ = ["ScoreBand", "centre_planes", "label_planes", "label_type", "refine"]

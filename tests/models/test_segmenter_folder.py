@@ -61,16 +61,19 @@ def test_a_saved_segmenter_scores_the_same_bytes(case: str, tmp_path: Path) -> N
     assert again.spec == model.spec
     assert again.digest == model.digest
     windows = np.random.default_rng(1).normal(size=(3, *model.spec.patch)).astype(np.float32)
-    for ours, theirs in zip(model.scores(windows), again.scores(windows), strict=True):
-        assert (ours is None and theirs is None) or np.array_equal(ours, theirs)
-    assert model.scores(windows)[0].std() > 0.01  # not all one number
+    ours, theirs = model.scores(windows), again.scores(windows)
+    assert np.array_equal(ours.scores, theirs.scores)
+    assert (ours.spread is None) == (theirs.spread is None) == (len(model.networks) == 1)
+    if ours.spread is not None:
+        assert np.array_equal(ours.spread, theirs.spread)
+    assert ours.scores.std() > 0.01  # not all one number
 
 
 def test_scores_do_not_depend_on_which_windows_come_together() -> None:
     model = made("plain-conv-unet", SOLID, mirror=(1,))
     windows = np.random.default_rng(2).normal(size=(5, *model.spec.patch)).astype(np.float32)
-    together = model.scores(windows)[0]
-    alone = np.concatenate([model.scores(windows[n : n + 1])[0] for n in range(5)])
+    together = model.scores(windows).scores
+    alone = np.concatenate([model.scores(windows[n : n + 1]).scores for n in range(5)])
     assert np.array_equal(together, alone)
 
 
@@ -82,9 +85,10 @@ def test_mirroring_and_folds_are_means_of_scores() -> None:
         one = Segmenter(replace(model.spec, folds=(file,), mirror=(), micro_batch=1), [network])
         for axes in ((), (1,), (2,), (1, 2)):
             at = [axis + 1 for axis in axes]
-            found = one.scores(np.ascontiguousarray(np.flip(window, at)))[0]
+            found = one.scores(np.ascontiguousarray(np.flip(window, at))).scores
             singles.append(np.flip(found, [axis + 1 for axis in at]))
-    mean, spread = model.scores(window)
+    found = model.scores(window)
+    mean, spread = found.scores, found.spread
     assert np.allclose(mean, np.mean(singles, 0), atol=1e-5)
     likely = []
     for fold in (singles[:4], singles[4:]):

@@ -67,7 +67,7 @@ def test_labels_are_those_of_the_windows_one_by_one(ingested, tmp_path, monkeypa
     dense = labels_of(tmp_path / "dense", run["run"])
     monkeypatch.setattr(Model, "dense", lambda self, stride: NotExact(()))
     passes.clear()
-    pipeline.predicting._model_of.cache_clear()
+    pipeline.loaded._load.cache_clear()
     [other] = pipeline.infer(tmp_path / "windows", model).runs
     assert not passes
     assert len(np.unique(dense)) == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctpipe.errors import InputError
+from ctpipe.errors import InputError, RunError
 from ctpipe.models.guests.files import ModelFiles
 from ctpipe.models.guests.wishes import Imported, Wishes
 
@@ -32,7 +32,8 @@ def _try(taken: Imported, path: Path) -> None:
     """Score one window of noise: the network must take its patch, and give numbers."""
     spec = taken.segmenter.spec
     window = np.random.default_rng(0).normal(size=(1, *spec.patch)).astype(np.float32)
-    scores, _ = taken.segmenter.scores(window)
-    if not np.isfinite(scores).all():
+    try:
+        taken.segmenter.scores(window)
+    except RunError as error:
         raise InputError(f"{path} cannot be taken: its network gives NaN or infinite scores for noise",
-                         "take another checkpoint or fold")
+                         "take another checkpoint or fold") from error

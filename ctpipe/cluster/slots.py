@@ -1,0 +1,201 @@
+"""Tasks in flight: submitted as slots free up, with or without a cluster."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError as PoolCancelledError
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import dask
+from distributed import CancelledError, Client, Future
+from distributed.scheduler import KilledWorker
+
+from ctpipe.cluster.ticks import hearing, tell_from_worker, telling
+from ctpipe.errors import CtpipeError, RunError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+# Tasks in flight per thread: enough that no worker waits, few enough that the scheduler's graph stays small.
+IN_FLIGHT = 4
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A task as one opaque thing: Dask would walk through every field of an argument in search of futures.
+
+    What a failed task was given must not show: Dask logs the call, and a path may name a patient. Dask logs what a task
+    raises as well: an unforeseen error leaves the worker as its kind and place, since its text may quote a file.
+    key: of a task on a cluster, which tells its slabs under it.
+    """
+
+    function: Callable[[Any], Any]
+    task: Any = field(repr=False)
+    key: str = ""
+
+    def __call__(self) -> Any:
+        try:
+            with ExitStack() as stack:
+                if self.key:
+                    stack.enter_context(telling(tell_from_worker(self.key)))
+                return self.function(self.task)
+        except (CtpipeError, MemoryError):
+            raise
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+            bug = RunError(f"a task failed with {type(error).__name__} ({where}), which is a bug in ctpipe",
+                           "report this line; what is finished is kept")  # fmt: skip
+        raise bug  # out here it has no __cause__ and no __context__
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task that ended. tag: what it was submitted with; error: what it raised instead of giving a result.
+
+    lost: the workers that had it went down, one after the other; it need not have been its own fault.
+    """
+
+    tag: Any
+    result: Any = None
+    error: CtpipeError | MemoryError | None = None
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class _InFlight:
+    call: _Call
+    tag: Any
+    future: Future | None = None  # None: it runs in this process, when its turn comes
+
+
+class Slots:
+    """So many tasks in flight that no worker waits; a context manager that leaves none behind when it is left early.
+
+    client None: tasks run in this process, one at a time, on Dask's synchronous scheduler, when `next` is called.
+    on_slab: called in the thread that calls `next`, with the tag of a task and the slab that it tells
+        (`ctpipe.cluster.tell_slab`).
+    """
+
+    def __init__(self, client: Client | None, on_slab: Callable[[Any, int], None] | None = None) -> None:
+        self.client, self.on_slab = client, on_slab
+        self.pending: dict[str, _InFlight] = {}
+        self._size = 1 if client is None else IN_FLIGHT * max(1, sum(client.nthreads().values()))
+        self._prefix, self._numbers = f"ctpipe-{uuid4().hex}", count()
+        # what came: (key, None) of a task that ended, (key, slab) of one that tells
+        self._news: SimpleQueue[tuple[str, int | None]] = SimpleQueue()
+        self._hearing = ExitStack()
+
+    def __enter__(self) -> Self:
+        if self.client is not None and self.on_slab is not None:
+            put = self._news.put
+            self._hearing.enter_context(hearing(self.client, self._prefix, lambda *told: put(told)))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        # also for Prefect's TerminationSignal: nothing may go on behind a cancelled flow
+        self.cancel(lambda _: True)
+        self._hearing.close()
+
+    @property
+    def free(self) -> int:
+        """Tasks that may be submitted now."""
+        return max(0, self._size - len(self.pending))
+
+    def submit(self, function: Callable[[Any], Any], task: Any, tag: Any) -> None:
+        """`function(task)`, in a worker; what comes of it is given back by `next` under `tag`."""
+        key = f"{self._prefix}-{next(self._numbers)}"
+        if self.client is None:
+            self.pending[key] = _InFlight(_Call(function, task), tag)
+            return
+        call = _Call(function, task, key if self.on_slab else "")
+        future = self.client.submit(call, key=key, pure=False, retries=1)
+        self.pending[key] = _InFlight(call, tag, future)
+        future.add_done_callback(lambda ended: self._news.put((ended.key, None)))
+
+    def next(self) -> Done:
+        """The next task that ends; there must be one in flight. RunError where the scheduler is gone."""
+        if self.client is None:
+            return self._run_here(*next(iter(self.pending.items())))
+        while True:
+            key, slab = self._news.get()
+            flight = self.pending.get(key)
+            if flight is None:  # cancelled
+                continue
+            if slab is None:
+                del self.pending[key]
+                return _ended(flight)
+            if self.on_slab:
+                self.on_slab(flight.tag, slab)
+
+    def cancel(self, chosen: Callable[[Any], bool]) -> None:
+        """Give up the tasks whose tag is chosen: none of them begins, and what is under way comes to nothing."""
+        keys = [key for key, flight in self.pending.items() if chosen(flight.tag)]
+        futures = [self.pending.pop(key).future for key in keys]
+        if self.client is not None and futures:
+            self.client.cancel(futures, force=True)
+
+    def _run_here(self, key: str, flight: _InFlight) -> Done:
+        del self.pending[key]
+        with telling(lambda slab: self.on_slab(flight.tag, slab) if self.on_slab else None):
+            call = dask.delayed(flight.call, pure=False, traverse=False)
+            try:
+                return Done(flight.tag, call().compute(scheduler="synchronous"))
+            except (CtpipeError, MemoryError) as error:
+                return Done(flight.tag, error=error)
+
+
+def _ended(flight: _InFlight) -> Done:
+    assert flight.future is not None
+    try:
+        return Done(flight.tag, flight.future.result())
+    except KilledWorker:
+        lost = RunError("a task ended its worker several times",
+                        "give the workers more memory, then run again: finished slabs are kept")  # fmt: skip
+        return Done(flight.tag, error=lost, lost=True)
+    except (CtpipeError, MemoryError) as error:
+        return Done(flight.tag, error=error)
+    except (CancelledError, PoolCancelledError) as error:
+        raise RunError("the Dask scheduler is gone, or gave the work up",
+                       "see its log, then run the same line again: finished slabs are kept") from error
+    finally:
+        flight.future.release()  # an error's traceback would keep it, and with it its task on the scheduler
+
+
+def run_tasks(
+    client: Client | None,
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+) -> Iterator[tuple[Task, Result]]:
+    """(task, result) in order of completion; tasks are submitted as slots free up.
+
+    What a task raises is raised here, after every other future was cancelled; a worker lost too often is a RunError.
+    """
+    queue = iter(tasks)
+    with Slots(client) as slots:
+
+        def fill() -> None:
+            while slots.free:
+                for task in queue:
+                    slots.submit(function, task, task)
+                    break
+                else:
+                    return
+
+        fill()
+        while slots.pending:
+            done = slots.next()
+            if done.error is not None:
+                raise done.error
+            if client is not None:  # here, a task is asked for only when the one before it was taken
+                fill()
+            yield done.tag, done.result
+            fill()

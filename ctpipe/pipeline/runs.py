@@ -1,0 +1,41 @@
+"""Run records: what a run was made of, for people. They decide nothing."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from ctpipe.errors import NotThereError
+from ctpipe.pipeline.reports import Run
+from ctpipe.store import Series, Store
+from ctpipe.words import Device
+
+
+def run_record(run: Run, series: Series, device: Device, settings: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run: times, host and versions stand only here, never under *.ome.zarr.
+
+    settings: what the kind of model adds: its digest, its recipe, how it predicted.
+    """
+    return {
+        "series": series.id,
+        "content": series.content,
+        **settings,
+        "device": str(device),
+        "host": platform.node(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("ctpipe", "torch", "numpy", "scipy", "zarr", "dask")},
+        "windows": run.windows,
+        "seconds": round(run.seconds, 3),
+        "slabs": run.slabs,
+        "resumed": run.resumed,
+    }
+
+
+def windows_of(store: Store, key: str) -> int:
+    """How many windows a committed run took, as its record tells; 0 where that was lost."""
+    try:
+        return int(store.run(key).get("windows", 0))
+    except NotThereError:
+        return 0

@@ -1,0 +1,194 @@
+"""A segmenter over one volume: which waves of tasks it takes, and what a task of it is.
+
+First the facts of the volume, where the model needs some (a task a slab); then one task for each span of slabs: a
+stream along z that scores windows, reduces finished planes and writes each slab as its last plane is decided; then the
+commit. One span is the whole volume unless workers would stand idle: windows that reach over the border of two spans
+are scored in both. Sums are whole numbers, so that spans change no byte.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctpipe.cluster import tell_slab
+from ctpipe.models import Segmenter, SegmentPlan
+from ctpipe.pipeline.keys import segment_key
+from ctpipe.pipeline.loaded import segmenter_of
+from ctpipe.pipeline.reports import Run
+from ctpipe.pipeline.runs import run_record, windows_of
+from ctpipe.pipeline.stages import SlabCounter
+from ctpipe.pipeline.waves import Wave, Work
+from ctpipe.predict import Facts, PlaneSource, SlabFacts, block_planes, merge_facts, needs_facts, score_windows
+from ctpipe.predict import slab_facts as facts_of
+from ctpipe.reduce import ScoreBand, label_type
+from ctpipe.store import GroupWriter, LabelsMeta, Series, SlabRecord, Store, open_store
+from ctpipe.volume import Slab
+from ctpipe.words import Device, LabelKind
+
+
+@dataclass(frozen=True)
+class FactsTask:
+    """Facts of one slab."""
+
+    store: str
+    series: str
+    model: str
+    slab: Slab
+
+
+@dataclass(frozen=True)
+class SpanTask:
+    """Neighbouring slabs of one run; small values only: a worker reads the store and writes the store."""
+
+    store: str
+    series: str
+    model: str
+    writer: GroupWriter
+    slabs: tuple[Slab, ...]
+    facts: Facts | None
+
+
+@dataclass(frozen=True)
+class SpanOutcome:
+    """What a span gives back. windows: scored; found: slabs that lay there whole already; clamped: as Scored has it."""
+
+    records: tuple[SlabRecord, ...]
+    windows: int
+    found: int
+    clamped: bool
+
+
+def volume_work(
+    store: Store, series: Series, model: Segmenter, folder: Path, counter: SlabCounter, device: Device, spans: int
+) -> Work[Run]:
+    """The run of `model`, which lies in `folder`, over one volume, in `spans` tasks where it has as many slabs."""
+    began = time.monotonic()
+    key = segment_key(series, model.digest, device)
+    writer = store.labels_writer(series.id, _labels_meta(key, series, model))
+    slabs, root = writer.slabs, str(store.root)
+    if writer.committed:
+        counter.add(len(slabs))
+        return Run(series.id, key, windows_of(store, key), time.monotonic() - began, len(slabs), 0, known=True)
+    with store.lease(writer.target) as lease:
+        writer.prepare()
+        facts = None
+        if needs_facts(model.spec, series.grid):
+            tasks = [FactsTask(root, series.id, str(folder), slab) for slab in slabs]
+            parts: list[SlabFacts] = yield Wave(facts_of_slab, tasks, [0] * len(tasks))
+            facts = merge_facts(parts, model.spec, series.grid)
+        groups = spans_of(slabs, spans)
+        outcomes: list[SpanOutcome] = yield Wave(
+            predict_span, [SpanTask(root, series.id, str(folder), writer, group, facts) for group in groups],
+            [len(group) for group in groups],
+        )  # fmt: skip
+        writer.commit([record for outcome in outcomes for record in outcome.records], lease)
+    run = Run(series.id, key, sum(outcome.windows for outcome in outcomes), time.monotonic() - began, len(slabs),
+              sum(outcome.found for outcome in outcomes))  # fmt: skip
+    store.write_run(key, run_record(run, series, device, {
+        "model": model.digest,
+        "network": model.spec.network,
+        "origin": model.spec.origin,
+        "clamped": any(outcome.clamped for outcome in outcomes),
+    }))  # fmt: skip
+    return run
+
+
+def _labels_meta(key: str, series: Series, model: Segmenter) -> LabelsMeta:
+    return LabelsMeta(
+        name=key, kind=LabelKind.PREDICTION, grid=series.grid,
+        classes=dict(enumerate(model.spec.classes, start=1)), dtype=label_type(model.spec),
+        provenance={"content": series.content, "model": model.digest},
+    )  # fmt: skip
+
+
+def spans_of(slabs: Sequence[Slab], count: int) -> list[tuple[Slab, ...]]:
+    """`slabs` in `count` runs of neighbours, as even as can be; fewer where there are fewer slabs."""
+    cuts = [round(i * len(slabs) / min(count, len(slabs))) for i in range(min(count, len(slabs)) + 1)]
+    return [tuple(slabs[low:high]) for low, high in pairwise(cuts)]
+
+
+# ---------------------------------------------------------------------------------------------- in a worker
+def facts_of_slab(task: FactsTask) -> SlabFacts:
+    """The facts of one slab."""
+    series = open_store(task.store)[task.series]
+    hu = series.read_planes(task.slab.start, task.slab.stop)
+    return facts_of(hu, task.slab.start, segmenter_of(task.model).spec)
+
+
+def predict_span(task: SpanTask) -> SpanOutcome:
+    """Predict and write the slabs of a span that do not already lie there whole."""
+    done = {slab: task.writer.done(slab) for slab in task.slabs}
+    found = sum(record is not None for record in done.values())
+    windows, clamped = 0, False
+    model = segmenter_of(task.model) if found < len(done) else None
+    series = open_store(task.store)[task.series]
+    for group in _missing(done):
+        assert model is not None
+        box = task.facts.box if task.facts else None
+        stream = SlabStream(model, SegmentPlan.of(model.spec, series.grid, box), series, task.facts)
+        for slab, labels in stream.labels(group, series.grid.shape):
+            done[slab] = task.writer.write_slab(slab, labels)
+            tell_slab(slab.index)
+        windows, clamped = windows + stream.windows, clamped or stream.clamped
+    return SpanOutcome(tuple(record for record in done.values() if record is not None), windows, found, clamped)
+
+
+def _missing(done: dict[Slab, SlabRecord | None]) -> list[list[Slab]]:
+    """Runs of neighbouring slabs that have no record."""
+    groups: list[list[Slab]] = []
+    for slab, record in done.items():
+        if record is not None:
+            continue
+        if groups and groups[-1][-1].index == slab.index - 1:
+            groups[-1].append(slab)
+        else:
+            groups.append([slab])
+    return groups
+
+
+class SlabStream:
+    """Labels of neighbouring slabs of one volume, as one stream along z.
+
+    windows: scored so far; clamped: whether a score was beyond SCORE_LIMIT. Memory: a band of scores as deep as a
+    window, whatever the number of slabs.
+    """
+
+    def __init__(self, model: Segmenter, plan: SegmentPlan, source: PlaneSource, facts: Facts | None) -> None:
+        self.model, self.plan, self.source, self.facts = model, plan, source, facts
+        self.windows, self.clamped = 0, False
+
+    def labels(self, slabs: Sequence[Slab], shape: Sequence[int]) -> Iterator[tuple[Slab, NDArray[Any]]]:
+        """(slab, labels (planes, y, x)) ascending, each as soon as its last plane is decided; shape: of the volume.
+
+        The labels of a slab do not depend on which others are asked for with it.
+        """
+        (z0, z1), (y0, y1), (x0, x1) = self.plan.box
+        first, stop = max(z0, slabs[0].start) - z0, min(z1, slabs[-1].stop) - z0
+        planes = self._planes(first, stop) if first < stop else iter(())
+        for slab in slabs:
+            labels = np.zeros((slab.planes, *shape[1:]), label_type(self.model.spec))
+            for z in range(max(slab.start, z0), min(slab.stop, z1)):
+                number, found = next(planes)
+                assert number == z - z0  # planes come in order, each once
+                labels[z - slab.start, y0:y1, x0:x1] = found
+            yield slab, labels
+
+    def _planes(self, first: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """(box plane, labels (y, x) of the box) of box planes first..stop-1, ascending."""
+        spec, plan = self.model.spec, self.plan
+        low, high = plan.planes_for(first, stop)
+        band = ScoreBand(spec, plan, first, stop, block_planes(plan, spec.micro_batch))
+        for scored in score_windows(self.model, plan, self.source, self.facts, low, high):
+            yield from band.finish(scored.done)
+            band.add(scored.window, scored.scores)
+            self.windows += 1
+            self.clamped |= scored.clamped
+        yield from band.finish(high)
