@@ -5,9 +5,9 @@ python benchmarks/nnunet_parity.py FOLDER [--nnunet build/nnunet-venv/bin/python
 FOLDER is that of benchmarks/train_nnunet.py; its `parity` takes the store and both programs' labels. Real CT: the first
 --sts patients of `sts` under $CTPIPE_TEST_DATA; and a synthetic one whose planes lie 3 mm apart, twice as far as its
 pixels, so that no axis is resampled by itself. Each program runs in processes of its own, whole: nnU-Net
-(predict_from_files_sequential, its defaults, CPU) from a NIfTI file of the volume to one of labels, ctpipe from the store
-to labels in the store (`ctpipe infer`). Volumes are turned for nnU-Net by SimpleITK, not by ctpipe. Memory is the highest
-sum of resident sizes over each program's processes. Exit 1 where more than 0.01 % of the voxels of a volume differ.
+(predict_from_files_sequential, its defaults, CPU) from a NIfTI file of the volume to one of labels, ctpipe from the
+store to labels in the store (`ctpipe infer`). Volumes are turned for nnU-Net by SimpleITK, not by ctpipe. Memory is the
+highest sum of resident sizes over each program's processes. Exit 1 where more than 0.01 % of a volume's voxels differ.
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ def predict(results: str, given: str, out: str) -> None:
 
     torch.set_num_threads(THREADS)
     predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(results, None, "checkpoint_final.pth")
+    folds = sorted(path.parent.name.removeprefix("fold_") for path in Path(results).glob("fold_*/checkpoint_final.pth"))
+    predictor.initialize_from_trained_model_folder(results, tuple(folds), "checkpoint_final.pth")
     predictor.predict_from_files_sequential(given, out, save_probabilities=False, overwrite=True)
 
 
