@@ -58,8 +58,7 @@ def unet_of(spec: SegmenterSpec) -> nn.Module:
     from ctpipe.models.unets import UNet, UNetOptions
 
     options = UNetOptions.of(spec.options, spec.outputs)
-    sides = zip(spec.patch[-options.dims :], options.divisors, strict=True)
-    odd = [f"{side} by {by}" for side, by in sides if side % by]
+    odd = options.odd_sides(spec.patch)
     if odd:
         raise UsageError(f"patch {spec.patch} cannot be halved as often as the U-Net does ({', '.join(odd)})",
                          "give the patch that the network was trained with")

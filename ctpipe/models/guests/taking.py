@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +20,20 @@ def import_model(path: str | Path, wishes: Wishes) -> Imported:
     """
     from ctpipe.models.guests.nnunet import import_nnunet, is_nnunet
 
-    files = ModelFiles(Path(path))
-    if not is_nnunet(files):
-        raise InputError(f"{path} is no model of a kind that is known here",
-                         "give nnU-Net's result folder (with plans.json and fold_0) or its zip")
-    taken = import_nnunet(files, wishes)
+    with closing(ModelFiles(Path(path))) as files:
+        if not is_nnunet(files):
+            raise InputError(f"{path} is no model of a kind that is known here",
+                             "give nnU-Net's result folder (with plans.json and fold_0) or its zip")
+        taken = import_nnunet(files, wishes)
     _try(taken, Path(path))
     return taken
 
 
 def _try(taken: Imported, path: Path) -> None:
-    """Score one window of noise: the network must take its patch, and give numbers."""
+    """Score one window of noise: the network must take its patch, and give a finite score for each head."""
     spec = taken.segmenter.spec
     window = np.random.default_rng(0).normal(size=(1, *spec.patch)).astype(np.float32)
     try:
         taken.segmenter.scores(window)
     except RunError as error:
-        raise InputError(f"{path} cannot be taken: its network gives NaN or infinite scores for noise",
-                         "take another checkpoint or fold") from error
+        raise InputError(f"{path} cannot be taken: {error.problem}", error.cure) from error
