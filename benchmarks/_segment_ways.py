@@ -181,6 +181,11 @@ def nnunet_ours(classes: int, depth: int) -> dict[str, Any]:
            "resample_in": Resampling(separate="auto"), "resample_out": Resampling(order=1, separate="auto"),
            "normalise": Normalisation(low=-150, high=250, mean=50, std=40)}  # fmt: skip
     model = segmenter(net, classes, PATCH, **how)
+    import scipy.ndimage  # noqa: F401 - nnU-Net's code is loaded whole as well
+
+    import ctpipe.reduce.band_kernels
+    import ctpipe.volume.tap_kernels  # noqa: F401
+
     loaded, hu = peak_mib(), planes(depth)
     seconds: dict[str, float] = {}
     timed_total(ScoreBand, "_labels", seconds)
