@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ctpipe.pipeline.case import write_case_page
+    from ctpipe.pipeline.exporting import Exported, ExportReport, export, export_all
     from ctpipe.pipeline.fitting import train, train_model
     from ctpipe.pipeline.judging import evaluate
     from ctpipe.pipeline.post_processing import PostReport, PostRun, post_process
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # Homes have other names than the functions in them would need, since an imported module becomes an attribute here.
 _HOMES = {
     "EvaluateReport": "reports",
+    "ExportReport": "exporting",
+    "Exported": "exporting",
     "InferReport": "reports",
     "IngestReport": "reports",
     "PostReport": "post_processing",
@@ -29,6 +32,8 @@ _HOMES = {
     "check": "taking",
     "check_json": "reports",
     "evaluate": "judging",
+    "export": "exporting",
+    "export_all": "exporting",
     "infer": "predicting",
     "ingest": "taking",
     "post_process": "post_processing",
@@ -48,7 +53,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "EvaluateReport", "InferReport", "IngestReport", "PostReport", "PostRun", "TrainReport", "check",
-    "check_json", "evaluate", "infer", "ingest", "post_process", "save_table", "train", "train_model",
-    "write_case_page",
+    "EvaluateReport", "ExportReport", "Exported", "InferReport", "IngestReport", "PostReport", "PostRun",
+    "TrainReport", "check", "check_json", "evaluate", "export", "export_all", "infer", "ingest", "post_process",
+    "save_table", "train", "train_model", "write_case_page",
 ]  # fmt: skip
