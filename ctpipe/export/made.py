@@ -48,5 +48,7 @@ def describe(ds: Dataset, case: Case, references: References, series_number: int
     ds.SeriesTime = ds.InstanceCreationTime = time_of(case)
     if "ContentDate" in ds:  # of images and documents; a structure set has dates of its own
         ds.ContentDate, ds.ContentTime = date_of(case), time_of(case)
+    for library in ds.get("ContributingEquipmentSequence", ()):
+        library.ContributionDateTime = date_of(case) + time_of(case)
     ds.Manufacturer, ds.ManufacturerModelName = MANUFACTURER, MODEL
     ds.DeviceSerialNumber, ds.SoftwareVersions = SERIAL, __version__
