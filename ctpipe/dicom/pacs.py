@@ -149,12 +149,9 @@ class PacsSession:
     @contextmanager
     def association(
         self, contexts: list[tuple[str, str | None]], handlers: list[Any] | None = None, guard: Guard | None = None,
-        roles: Any = None, *, first: bool = True,
+        roles: Any = None,
     ) -> Iterator[Any]:  # fmt: skip
-        """An association in which the PACS takes at least the `first` context, or any; released at the end.
-
-        Raises InputError.
-        """
+        """An association in which the PACS takes at least the first context; released at the end. InputError."""
         entity = application_entity(self.url.calling, self.limits)
         from pynetdicom import evt
 
@@ -166,7 +163,7 @@ class PacsSession:
             tls_args=(tls_context(), self.url.host) if self.url.secure else None,
         )  # fmt: skip
         try:
-            if first and not any(context.abstract_syntax == contexts[0][0] for context in assoc.accepted_contexts):
+            if not any(context.abstract_syntax == contexts[0][0] for context in assoc.accepted_contexts):
                 raise InputError(f"{self.url.place} does not offer this service to AE title {self.url.calling}",
                                  "try the other of retrieve=get and retrieve=move, or see its settings")  # fmt: skip
             yield assoc

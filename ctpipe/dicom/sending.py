@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from ctpipe.dicom import elements
+from ctpipe.dicom.association import VERIFICATION
 from ctpipe.dicom.inbox import Limits
 from ctpipe.dicom.parse import ParseFaultError, looks_like_dicom, parse, quiet
 from ctpipe.dicom.remote import RemoteUrl, is_uid, parse_target
@@ -26,6 +27,8 @@ from ctpipe.errors import InputError, UsageError
 from ctpipe.words import Progress
 
 PSEUDONYM_METHOD = "ctpipe: keyed pseudonyms"  # DeidentificationMethod of what was exported without its originals
+MAX_CONTEXTS = 128  # of one association (PS3.8 7.1.1.13)
+_NEW_CLASSES = {"1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage"}  # younger than pydicom's dictionary
 _STORED_ANYWAY = (0xB000, 0xB006, 0xB007)  # warnings: something was coerced or ignored, the instance is stored
 
 
@@ -113,8 +116,8 @@ def _parcel(item: Item) -> Parcel:
         raise _no_object(item.number) from None
     if not (is_uid(sop_class) and is_uid(instance)) or parsed.truncated:
         raise _no_object(item.number)
-    name = UID(sop_class).name
-    kind = name if name != sop_class else "an object of a private class"
+    name = _NEW_CLASSES.get(sop_class) or UID(sop_class).name
+    kind = name if name != sop_class else "an object of a class that is not known here"
     return Parcel(item.locator, item.number, kind, sop_class, instance, str(syntax), item.size,
                   pseudonymous=method == PSEUDONYM_METHOD)  # fmt: skip
 
@@ -149,11 +152,12 @@ class _Stow:
 def _c_store(url: RemoteUrl, contexts: Iterable[tuple[str, str]]) -> Iterator[_Session]:
     from ctpipe.dicom.pacs import PacsSession
 
-    wanted: list[tuple[str, str | None]] = list(contexts)
-    if len(wanted) > 128:
-        raise UsageError("files of more than 128 kinds do not fit one association", "send them in several calls")
+    # every archive answers an echo: the association stands, and each kind that it does not take can be told
+    wanted: list[tuple[str, str | None]] = [(VERIFICATION, None), *contexts]
+    if len(wanted) > MAX_CONTEXTS:
+        raise UsageError("files of so many kinds do not fit one association", "send them in several calls")
     session = PacsSession(url, Limits.from_environment())
-    with session.association(wanted, first=False) as assoc:
+    with session.association(wanted) as assoc:
         yield _CStore(assoc, url.place)
 
 
@@ -165,7 +169,7 @@ class _CStore:
     def store(self, parcel: Parcel, data: bytes) -> str | None:
         taken = [context for context in self.assoc.accepted_contexts if context.abstract_syntax == parcel.sop_class]
         if not any(parcel.syntax in context.transfer_syntax for context in taken):
-            return f"{self.place} takes no {parcel.kind} as it is stored"
+            return f"{self.place} does not take it: {parcel.kind}"
         if not self.assoc.is_established:
             raise InputError(f"the connection to {self.place} broke", "run the same line again: it sends all once more")
         with quiet():

@@ -30,6 +30,8 @@ MAX_HEAD_BYTES = 1 << 20
 PAGE = 1000  # series or studies a question; an archive may give fewer
 MAX_PAGES = 100
 _STUDY_UID, _SERIES_UID, _MODALITY, _N_INSTANCES = "0020000D", "0020000E", "00080060", "00201209"
+# Answers that are about the instance, not about the server (PS3.18 10.5.3).
+_NOT_STORED = (202, 400, 409, 415)
 # The stored transfer syntax, whatever it is (PS3.18 8.7.3.5.2): nothing is decoded or encoded for us.
 _AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
@@ -105,7 +107,7 @@ class WebSession:
         with self._ask("POST", "/studies", "application/dicom+json", MAX_JSON_BYTES, kind, body) as (status, headers,
                                                                                                    answer):  # fmt: skip
             text = b"".join(answer)
-            if status not in (200, 202, 409):
+            if status not in (200, *_NOT_STORED):
                 self._refuse_status(status, headers, partial=False)
         reasons = _failures(text)
         if status == 200 and not reasons:

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from ctpipe.dicom import Originals
 from ctpipe.dicom.parse import quiet
-from ctpipe.errors import UsageError
+from ctpipe.errors import InputError, UsageError
 from ctpipe.export.case import Case
 from ctpipe.export.files import whole_file
 from ctpipe.export.references import Naming, References, references_of
@@ -183,6 +183,9 @@ def _surfaces(case: Case, wish: Wish, notes: list[str]) -> list[Path]:
     if wish.kind is Kind.GLB and meshes:
         write_glb(meshes, wish.out)
         files = [wish.out]
+    if not files:
+        raise InputError(f"nothing is left of labels {case.labels.name} when smoothed by {wish.smooth_mm:g} mm",
+                         "smooth less")  # fmt: skip
     return files
 
 

@@ -1,4 +1,4 @@
-"""DICOM SEG read back by highdicom, dcmqi with SimpleITK, dciodvfy and our own ingest: voxel by voxel in millimetres."""
+"""DICOM SEG read back by highdicom, dcmqi with SimpleITK, dciodvfy and our own ingest: voxel by voxel, in mm."""
 
 from __future__ import annotations
 
