@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
 from ctpipe import __version__
@@ -21,6 +21,7 @@ from ctpipe.dicom.parse import quiet
 from ctpipe.export.case import Case
 from ctpipe.export.made import MANUFACTURER, MODEL, SERIAL, describe, uid_for
 from ctpipe.export.references import References
+from ctpipe.export.rle import pack
 from ctpipe.export.terms import Code, Term
 from ctpipe.words import LABEL_COLOURS
 
@@ -75,12 +76,14 @@ def segments(
             device_serial_number=SERIAL,
             content_label="SEGMENTATION",
             content_description=f"labels {case.labels.name}"[:64],
-            transfer_syntax_uid=RLELossless if form == LABELMAP else ExplicitVRLittleEndian,
+            transfer_syntax_uid=ExplicitVRLittleEndian,
             further_source_images=others or None,
             omit_empty_frames=True,
             series_description=f"{case.labels.kind} {case.labels.name}"[:64],
         )
         _settle(seg, case, references, words)
+        if form == LABELMAP:
+            pack(seg)
     return seg
 
 

@@ -6,21 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from builders import setter
-from exports_made import Made, made
-
-# Name -> what `made` is given. Geometry that exports have to survive.
-GRIDS = {
-    "axial": {},
-    "oblique": {"orientation": "oblique"},
-    "reversed": {"orientation": "reversed"},
-    "feet first": {"orientation": "feet first"},
-    "sagittal": {"orientation": "sagittal"},
-    "tilt resampled": {"tilt_deg": 12.0, "ingest": {"on_tilt": "resample"}},
-    "tilt kept": {"tilt_deg": 12.0, "ingest": {"on_tilt": "keep"}},
-    "gap kept": {"drop": (7, 8), "ingest": {"on_gap": "keep-positions"}},
-}
-WITH_ONE_AFFINE = [name for name in GRIDS if name != "gap kept"]
-RECTANGULAR = [name for name in WITH_ONE_AFFINE if name != "tilt kept"]
+from exports_made import GRIDS, Made, made
 
 
 @pytest.fixture(scope="session")

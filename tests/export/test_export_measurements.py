@@ -9,8 +9,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from conftest import RECTANGULAR
-from exports_made import RUN, add_labels, dcmqi_on_grid, faults, made, run
+from exports_made import RECTANGULAR, RUN, add_labels, dcmqi_on_grid, faults, made, run
 
 from ctpipe.errors import InputError
 from ctpipe.pipeline import export

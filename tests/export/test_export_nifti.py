@@ -5,8 +5,7 @@ from __future__ import annotations
 import nibabel
 import numpy as np
 import pytest
-from conftest import WITH_ONE_AFFINE
-from exports_made import RUN, add_labels, made, on_grid, sitk_on_grid
+from exports_made import RUN, WITH_ONE_AFFINE, add_labels, made, on_grid, sitk_on_grid
 
 import ctpipe
 from ctpipe.errors import InputError, UsageError

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from conftest import GRIDS, WITH_ONE_AFFINE
-from exports_made import RUN, add_labels, faults, made
+from exports_made import GRIDS, RUN, WITH_ONE_AFFINE, add_labels, faults, made
 
 import ctpipe
 from ctpipe.errors import InputError

@@ -6,8 +6,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from conftest import GRIDS, RECTANGULAR, WITH_ONE_AFFINE
-from exports_made import CLASSES, RUN, dcmqi_on_grid, faults, on_grid
+from exports_made import CLASSES, GRIDS, RECTANGULAR, RUN, WITH_ONE_AFFINE, dcmqi_on_grid, faults, on_grid
 
 import ctpipe
 from ctpipe.pipeline import export

@@ -7,8 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import trimesh
-from conftest import WITH_ONE_AFFINE
-from exports_made import RUN
+from exports_made import RUN, WITH_ONE_AFFINE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
