@@ -21,7 +21,7 @@ from ctpipe.store import Series, open_store
 pytestmark = pytest.mark.real
 
 
-@pytest.fixture(scope="module", params=["STS_002", "STS_019"])
+@pytest.fixture(scope="module", params=[pytest.param("STS_002", marks=pytest.mark.slow), "STS_019"])
 def case(request, real_data, tmp_path_factory) -> tuple[Path, Path]:
     """(store, archive of the CT) of one patient, with the lesion that RTSTRUCT draws."""
     folder = real_data / "sts" / request.param

@@ -46,7 +46,7 @@ def test_an_ellipsoid_has_the_volume_and_axes_it_was_drawn_with(orientation):
     assert np.allclose(one.centre_mm, grid_of(shape, orientation).to_lps((31, 30, 34)), atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.02, 0.6))
 def test_components_are_those_of_brute_force(seed, share):
     rng = np.random.default_rng(seed)
