@@ -137,7 +137,7 @@ print(int(lines["VmHWM"].split()[0]) * 1024)  # ru_maxrss would count the proces
 @pytest.mark.parametrize(
     "case",
     [pytest.param("dense", marks=pytest.mark.slow), "windows",
-     pytest.param("coarse strides", marks=pytest.mark.slow)],  # fmt: skip
+     pytest.param("coarse strides", marks=pytest.mark.slow)],
 )
 def test_planned_memory_holds_and_is_not_far_above_the_measured_one(tmp_path: Path, case: str) -> None:
     """RELIABILITY C6: measured <= planned <= 1.3 x measured, for planes of 512 x 512, in a process of its own."""
