@@ -258,9 +258,15 @@ def evaluate(args: argparse.Namespace) -> int:
 def review(args: argparse.Namespace) -> int:
     """The viewer, until its window is closed."""
     from ctpipe.review import review as open_viewer
+    from ctpipe.review import review_live
     from ctpipe.store import open_store
 
     open_store(args.store)  # a wrong path is told before a missing viewer is
+    if args.live:
+        if args.labels:
+            raise UsageError("--live shows runs under way, which have no labels to correct", "leave --labels out")
+        review_live(args.store, args.series)
+        return 0
     open_viewer(args.store, args.series, labels=args.labels)
     return 0
 

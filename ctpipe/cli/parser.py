@@ -220,9 +220,12 @@ def _review(verbs: Any) -> None:
 ctpipe review S                     the volume worth a look first: a copy under way, else a prediction
 ctpipe review S 7f3a9c              this volume
 ctpipe review S 7f3a9c --labels 4be1   correct this prediction
+ctpipe review S 7f3a9c --live       look on while ctpipe infer runs
 """)  # fmt: skip
     _store(verb)
     verb.add_argument("series", metavar="SERIES", nargs="?", help="a volume's id or its beginning")
+    verb.add_argument("--live", action="store_true",
+                      help="show the slabs done so far of runs under way, read only, until they commit")
     verb.add_argument("--labels", metavar="NAME",
                       help="labels to correct (default: the copy under way, else newest review, prediction, truth)")
 

@@ -29,6 +29,46 @@ def review(store: str | Path, series: str | None = None, labels: str | None = No
     del viewer
 
 
+def review_live(store: str | Path, series: str | None = None) -> None:
+    """Open the viewer on a run under way and stay until its window is closed."""
+    viewer = open_live(store, series)
+    import napari
+
+    napari.run()
+    del viewer
+
+
+def open_live(store: str | Path, series: str | None = None) -> napari.Viewer:
+    """A viewer with the CT of a series and the runs over it that are under way, looked at again every 2 s.
+
+    series: id or unambiguous prefix; None: the one with a run under way. Nothing is written. Raises as `open_review`.
+    """
+    require_viewer()
+    from ctpipe.review.live import REFRESH_S, LiveRuns
+    from ctpipe.store import open_store
+
+    open_store(store)  # a wrong path is told before a window opens
+    import napari
+    from qtpy.QtCore import QTimer
+
+    viewer = napari.Viewer(show=True, title="ctpipe review --live")
+    try:
+        live = LiveRuns(viewer, store, series)
+
+        def look() -> None:
+            viewer.status = live.refresh()
+
+        timer = QTimer(viewer.window._qt_window)  # ends with the window
+        timer.timeout.connect(look)
+        timer.start(round(REFRESH_S * 1000))
+        settle(3)  # the canvas has its size only now
+        viewer.reset_view()
+    except BaseException:
+        viewer.close()
+        raise
+    return viewer
+
+
 def open_review(
     store: str | Path, series: str | None = None, show: bool = True, labels: str | None = None
 ) -> napari.Viewer:

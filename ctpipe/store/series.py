@@ -149,7 +149,9 @@ class Series(_Group):
             voxels = LevelArray(path, self.levels[0], dtype, None, f"unfinished labels {name} of volume {self.id}")
             there = voxels.shards_there()
             if there:
-                token = f"in-progress-{self.id}-{name}-{len(there)}"
+                # napari keeps blocks by their key: never those of another store, or of fewer slabs
+                what = f"{self.root}|{self.id}|{name}|{sorted(there)}"
+                token = f"in-progress-{sha256(what.encode()).hexdigest()[:16]}"
                 found[name] = (as_data_array(voxels, "labels", token, None), len(there))
         return found
 

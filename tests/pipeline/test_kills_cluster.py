@@ -1,4 +1,4 @@
-"""SIGKILL of an ingest on two worker processes: of everything at once, and of one worker while the rest lives on."""
+"""SIGKILL of stages on two worker processes: of everything at once, and of one worker while the rest lives on."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from distributed import Client, LocalCluster
-from line_made import CLASSES, same_bytes, small_patient
+from line_made import CLASSES, same_bytes, small_patient, small_recipe
 
 import ctpipe
 from ctpipe import pipeline
 from ctpipe.errors import RunError
+from ctpipe.models import Model, build_network
 from ctpipe.store import collect_garbage, open_store, verify
 
 KILLS = 20
+INFER_KILLS = 8
 WORKER_KILLS = 6
 
 # Imports once, then forks a child for every line it is given: each leads a process group of its own, with two worker
@@ -46,7 +49,7 @@ def work(scratch, arguments):
          distributed.Client(cluster) as client:
         client.run(imports)
         print("began", *client.run(os.getpid).values(), flush=True)
-        report = pipeline.ingest(client=client, **arguments)
+        report = getattr(pipeline, arguments.pop("stage", "ingest"))(client=client, **arguments)
         print("ended", report.exit_code, flush=True)
 
 for line in sys.stdin:
@@ -64,7 +67,7 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Ran:
-    """One run of a child. ended: whether the ingest came to its end; seconds: of the ingest, or until the kill."""
+    """One run of a child. ended: whether the stage came to its end; seconds: of the stage, or until the kill."""
 
     ended: bool
     code: int
@@ -73,7 +76,7 @@ class Ran:
 
 
 class Nursery:
-    """Runs an ingest on two workers in a child of its own, and kills its process group when told."""
+    """Runs a stage on two workers in a child of its own, and kills its process group when told."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -188,6 +191,49 @@ def test_an_ingest_on_two_workers_that_is_killed_ends_in_the_same_bytes(
         shutil.rmtree(store)
     assert hits >= KILLS // 2  # an ingest that had already ended was not killed
     assert started >= KILLS // 4  # and some of the kills found shards lying there
+
+
+@pytest.mark.slow
+def test_an_infer_with_several_volumes_in_flight_that_is_killed_ends_in_the_same_bytes(
+    nursery: Nursery, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    """RELIABILITY S1, S10, C1, C4, C9, I4: labels are those of one volume after the other, without any worker."""
+    base, model = tmp_path / "base", tmp_path / "model"
+    pipeline.ingest(store=base, **arguments)
+    recipe = small_recipe(stride=[1, 2, 2], region="all")
+    torch.manual_seed(1)
+    network = build_network(recipe.network, 1, 3, recipe.windows.window, recipe.options)
+    Model.of(recipe, recipe.classes, network).save(model)
+    straight = Path(shutil.copytree(base, tmp_path / "straight"))
+    for series in open_store(straight):
+        assert pipeline.infer(straight, model, series).exit_code == 0  # three slabs: in this process
+    whole = same_bytes(straight)
+    given = {"stage": "infer", "model": str(model)}
+    undisturbed = Path(shutil.copytree(base, tmp_path / "undisturbed"))
+    ran = nursery.run(tmp_path / "scratch", {**given, "store": str(undisturbed)})
+    assert ran.ended
+    assert same_bytes(undisturbed) == whole
+    moments = random.Random(5)
+    hits = begun = several = 0
+    for number in range(INFER_KILLS):
+        store = Path(shutil.copytree(base, tmp_path / f"killed-{number}"))
+        killed = nursery.run(tmp_path / "scratch", {**given, "store": str(store)},
+                             kill_after=moments.uniform(0.1, 0.95) * ran.seconds)  # fmt: skip
+        hits += not killed.ended and killed.code == -signal.SIGKILL
+        assert all(_gone(pid) for pid in killed.pids)
+        half_done = [series for series in open_store(store).values() if series.in_progress]
+        begun += bool(half_done)
+        several += len(half_done) > 1
+        _nothing_half_done_shows(store, whole)
+        if number % 4:
+            assert pipeline.infer(store, model, sorted(open_store(store))[:1]).exit_code == 0
+        assert nursery.run(tmp_path / "scratch", {**given, "store": str(store)}).ended
+        assert same_bytes(store) == whole, f"kill {number}"
+        assert verify(open_store(store))["faults"] == []
+        shutil.rmtree(store)
+    assert hits >= INFER_KILLS // 2
+    assert begun >= INFER_KILLS // 4
+    assert several  # more than one volume was in flight
 
 
 class Killer(threading.Thread):
