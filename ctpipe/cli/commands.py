@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ctpipe.cli import plans
 from ctpipe.cli.progress import progress_lines
 from ctpipe.cli.tables import print_json, print_table
 from ctpipe.errors import UsageError
@@ -218,6 +219,10 @@ def infer(args: argparse.Namespace) -> int:
     """Runs over volumes."""
     from ctpipe import pipeline
 
+    if args.plan:
+        with _client(args.cluster) as client:
+            return plans.show(pipeline.infer(args.store, args.model, args.series, client, exact=args.exact, plan=True),
+                              args.json)  # fmt: skip
     with progress_lines() as progress, _client(args.cluster) as client:
         report = pipeline.infer(args.store, args.model, args.series, client, exact=args.exact, progress=progress)
     for series, fault in report.failed.items():

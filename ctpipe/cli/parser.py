@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ctpipe import __version__
-from ctpipe.cli import commands, models, patches, post
+from ctpipe.cli import commands, explain, models, patches, post
 
 Run = Callable[[argparse.Namespace], int]
 VERBS = ("check", "ingest", "listen", "ls", "train", "infer", "evaluate", "review", "demo", "verify", "gc", "rm",
-         "models", "patches", "post", "doctor", "deploy")  # fmt: skip
+         "models", "explain", "patches", "post", "doctor", "deploy")  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,13 +48,14 @@ def _parser() -> _Parser:
         "  ctpipe infer S --model MODEL                         model -> predictions\n"
         "  ctpipe post S --run RUN --steps STEPS                components, holes, distances, votes\n"
         "  ctpipe evaluate S --run RUN                          predictions against truth\n"
+        "  ctpipe explain S SERIES Z Y X                        why a voxel has its label\n"
         "  ctpipe review S                                      look and correct in napari",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ctpipe {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_check, _ingest, _listen, _ls, _train, _infer, _evaluate, _review, _demo, _verify, _gc, _rm, _models,
-                _patches, _post, _doctor, _deploy):  # fmt: skip
+                _explain, _patches, _post, _doctor, _deploy):  # fmt: skip
         add(verbs)
     return parser
 
@@ -186,12 +187,15 @@ def _infer(verbs: Any) -> None:
                  commands.infer, """
 ctpipe infer S --model MODEL
 ctpipe infer S --model MODEL --series 7f3a9c 02bd11       unambiguous beginnings will do
+ctpipe infer S --model MODEL --plan                       what it would cost, and whether it fits
 """)  # fmt: skip
     _store(verb)
     verb.add_argument("--model", required=True, metavar="MODEL", help="folder made by ctpipe train")
     verb.add_argument("--series", nargs="+", metavar="ID", help="only these volumes")
     verb.add_argument("--exact", choices=["auto", "required"], default="auto",
                       help="required: refuse a classifier that would have to run window by window (default: auto)")
+    verb.add_argument("--plan", action="store_true",
+                      help="do nothing: tell windows, FLOPs, memory, tasks and time; exit 4 where it does not fit")
     _cluster(verb)
     _json(verb)
 
@@ -263,6 +267,10 @@ def _models(verbs: Any) -> None:
 
 def _patches(verbs: Any) -> None:
     patches.add(verbs, _verb, _store, _cluster, _json)
+
+
+def _explain(verbs: Any) -> None:
+    explain.add(verbs, _verb, _store, _json)
 
 
 def _post(verbs: Any) -> None:

@@ -4,8 +4,8 @@ Dask is the only engine. A stage hands over plain functions and small picklable 
 voxels never pass through the client or the scheduler.
 """
 
-from ctpipe.cluster.connecting import client_for
+from ctpipe.cluster.connecting import client_for, workers_for
 from ctpipe.cluster.slots import Done, Slots, run_tasks
 from ctpipe.cluster.ticks import tell_slab
 
-__all__ = ["Done", "Slots", "client_for", "run_tasks", "tell_slab"]
+__all__ = ["Done", "Slots", "client_for", "run_tasks", "tell_slab", "workers_for"]

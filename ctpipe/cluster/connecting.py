@@ -6,9 +6,12 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import dask
+import psutil
 from distributed import Client, LocalCluster
 
 from ctpipe.errors import RunError, UsageError
@@ -61,6 +64,38 @@ def client_for(
             Client(cluster) as local,
         ):  # fmt: skip
             yield local
+
+
+@dataclass(frozen=True)
+class Workers:
+    """at_once: tasks that run at the same time; memory_bytes: what there is for all of them together."""
+
+    at_once: int
+    memory_bytes: int
+
+
+def workers_for(n_tasks: int, client: Client | None) -> Workers:
+    """What `client_for` gives `n_tasks` tasks of one thread each, without starting it."""
+    if client is not None:
+        told = client.scheduler_info(n_workers=-1)["workers"].values()
+        limits = [int(worker["memory_limit"]) for worker in told]
+        memory = sum(limits) if limits and all(limits) else _memory_free()
+        return Workers(max(1, sum(int(worker["nthreads"]) for worker in told)), memory)
+    at_once = 1 if n_tasks <= FEW_TASKS else min(n_tasks, len(os.sched_getaffinity(0)))
+    return Workers(at_once, _memory_free())
+
+
+def _memory_free() -> int:
+    """Bytes that this machine, and the container that this is in (cgroup v2), still grant."""
+    free = int(psutil.virtual_memory().available)
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = int((folder / "memory.max").read_text())
+        lines = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        used = int((folder / "memory.current").read_text()) - int(lines["inactive_file"])  # pages of files give way
+    except (OSError, ValueError, KeyError):  # no container, or no limit: its word is "max"
+        return free
+    return min(free, limit - used)
 
 
 def _connect(address: str) -> Client:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError as PoolCancelledError
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -18,14 +17,20 @@ import dask
 from distributed import CancelledError, Client, Future
 from distributed.scheduler import KilledWorker
 
+from ctpipe.cluster.placing import Place, place_for
 from ctpipe.cluster.ticks import hearing, tell_from_worker, telling
-from ctpipe.errors import CtpipeError, RunError
+from ctpipe.errors import CtpipeError, RunError, UsageError
+from ctpipe.words import Device
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 # Tasks in flight per thread: enough that no worker waits, few enough that the scheduler's graph stays small.
 IN_FLIGHT = 4
+# Where only some workers may have the tasks, it is looked so often, in seconds without news, whether one of them lives.
+LOOK_S = 5.0
+# So often in vain, and no nanny brings one back any more.
+LOOKS = 24
 
 
 @dataclass(frozen=True)
@@ -83,16 +88,20 @@ class Slots:
     client None: tasks run in this process, one at a time, on Dask's synchronous scheduler, when `next` is called.
     on_slab: called in the thread that calls `next`, with the tag of a task and the slab that it tells
         (`ctpipe.cluster.tell_slab`).
+    device: the kind of worker that the tasks are for; None: any. UsageError where a cluster has none of it.
     """
 
-    def __init__(self, client: Client | None, on_slab: Callable[[Any, int], None] | None = None) -> None:
-        self.client, self.on_slab = client, on_slab
+    def __init__(self, client: Client | None, on_slab: Callable[[Any, int], None] | None = None,
+                 device: Device | None = None) -> None:
+        self.client, self.on_slab, self.device = client, on_slab, device
         self.pending: dict[str, _InFlight] = {}
-        self._size = 1 if client is None else IN_FLIGHT * max(1, sum(client.nthreads().values()))
+        self._place = Place(at_once=1) if client is None else place_for(client, device)
+        self._size = 1 if client is None else IN_FLIGHT * max(1, self._place.at_once)
         self._prefix, self._numbers = f"ctpipe-{uuid4().hex}", count()
         # what came: (key, None) of a task that ended, (key, slab) of one that tells
         self._news: SimpleQueue[tuple[str, int | None]] = SimpleQueue()
         self._hearing = ExitStack()
+        self._looks = 0
 
     def __enter__(self) -> Self:
         if self.client is not None and self.on_slab is not None:
@@ -117,7 +126,7 @@ class Slots:
             self.pending[key] = _InFlight(_Call(function, task), tag)
             return
         call = _Call(function, task, key if self.on_slab else "")
-        future = self.client.submit(call, key=key, pure=False, retries=1)
+        future = self.client.submit(call, key=key, pure=False, retries=1, **self._place.arguments)
         self.pending[key] = _InFlight(call, tag, future)
         future.add_done_callback(lambda ended: self._news.put((ended.key, None)))
 
@@ -126,7 +135,11 @@ class Slots:
         if self.client is None:
             return self._run_here(*next(iter(self.pending.items())))
         while True:
-            key, slab = self._news.get()
+            try:
+                key, slab = self._news.get(timeout=LOOK_S if self._place.workers else None)
+            except Empty:
+                self._place_again()
+                continue
             flight = self.pending.get(key)
             if flight is None:  # cancelled
                 continue
@@ -142,6 +155,24 @@ class Slots:
         futures = [self.pending.pop(key).future for key in keys]
         if self.client is not None and futures:
             self.client.cancel(futures, force=True)
+
+    def _place_again(self) -> None:
+        """A worker that its nanny starts again has another address: tasks bound to the old ones would wait for ever."""
+        assert self.client is not None
+        if set(self._place.workers) & set(self.client.scheduler_info()["workers"]):
+            self._looks = 0
+            return
+        self._looks += 1
+        try:
+            self._place = place_for(self.client, self.device)
+        except UsageError:
+            if self._looks < LOOKS:  # a nanny needs some seconds
+                return
+            raise
+        waiting = list(self.pending.values())
+        self.cancel(lambda _: True)
+        for flight in waiting:
+            self.submit(flight.call.function, flight.call.task, flight.tag)
 
     def _run_here(self, key: str, flight: _InFlight) -> Done:
         del self.pending[key]
@@ -163,7 +194,7 @@ def _ended(flight: _InFlight) -> Done:
         return Done(flight.tag, error=lost, lost=True)
     except (CtpipeError, MemoryError) as error:
         return Done(flight.tag, error=error)
-    except (CancelledError, PoolCancelledError) as error:
+    except CancelledError as error:
         raise RunError("the Dask scheduler is gone, or gave the work up",
                        "see its log, then run the same line again: finished slabs are kept") from error
     finally:

@@ -2,6 +2,7 @@
 
 from ctpipe.models.model import (
     Model,
+    Sizes,
     input_channels,
     load_classifier,
     load_model,
@@ -18,7 +19,7 @@ from ctpipe.models.spec import ModelSpec
 from ctpipe.models.weights import load_vgg16_body
 
 __all__ = [
-    "Model", "ModelSpec", "Normalisation", "Resampling", "SegmentPlan", "Segmenter", "SegmenterSpec", "WeightFile",
-    "build_network", "input_channels", "load_classifier", "load_model", "load_spec", "load_vgg16_body",
-    "network_names", "network_options", "register", "retag", "use_threads",
+    "Model", "ModelSpec", "Normalisation", "Resampling", "SegmentPlan", "Segmenter", "SegmenterSpec", "Sizes",
+    "WeightFile", "build_network", "input_channels", "load_classifier", "load_model", "load_spec",
+    "load_vgg16_body", "network_names", "network_options", "register", "retag", "use_threads",
 ]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +38,12 @@ BATCH_ROWS = 16
 # change is a new algorithm of the run key.
 BAND_BYTES = 256 << 20
 
+# Halved with the micro-batch where memory runs out, but not below this: smaller bands cost time and save nothing.
+LEAST_BAND_BYTES = 16 << 20
+
+# torch.fx patches modules while it looks at a network: one thread at a time.
+_TRACING = Lock()
+
 SPEC_FILE, WEIGHTS_FILE, BEFORE_FOLDER = "model.json", "weights.safetensors", "before"
 
 
@@ -43,6 +53,36 @@ def use_threads(threads: int) -> None:
 
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is computed at a time; both numbers change the last bits of scores, and so the run key.
+
+    micro_batch: windows of a forward pass; band_bytes: what a dense pass may hold beside its input.
+    """
+
+    micro_batch: int
+    band_bytes: int = BAND_BYTES
+
+    def half(self) -> Sizes | None:
+        """The next smaller sizes, whole multiples of BATCH_ROWS; None where these are the smallest."""
+        batch = max(BATCH_ROWS, -(-self.micro_batch // 2 // BATCH_ROWS) * BATCH_ROWS)
+        smaller = Sizes(min(batch, self.micro_batch), max(LEAST_BAND_BYTES, self.band_bytes // 2))
+        return None if smaller == self else smaller
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Torch tells a failed allocation by a RuntimeError: within this block it is a MemoryError, as everybody else's."""
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError("torch got no memory for a forward pass") from error
+        raise
 
 
 class Model:
@@ -64,6 +104,7 @@ class Model:
         self._runner = for_inference(network)
         self.recipe: Recipe = spec.parsed_recipe()
         self.digest: str = spec.digest()
+        self.sizes = Sizes(spec.micro_batch)
         self._dense: dict[tuple[int, int], DenseForm | NotExact] = {}
 
     @classmethod
@@ -85,10 +126,17 @@ class Model:
         )
         return cls(spec, network, before)
 
+    def sized(self, sizes: Sizes) -> Model:
+        """The same model, which computes so much at a time."""
+        other = copy(self)
+        other.sizes = sizes
+        return other
+
     def scores(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities of windows: float32 (n, channels, h, w) -> float32 (n, 1 + classes), background first.
 
-        n may be anything; h and w are the window's. RunError where the input or a score is NaN or infinite.
+        n may be anything; h and w are the window's. RunError where the input or a score is NaN or infinite; it names
+        the first layer that gives such a value. MemoryError where there is too little of it.
         """
         import torch
 
@@ -98,46 +146,75 @@ class Model:
         if not np.isfinite(batch).all():
             raise RunError("the pixels of a window are NaN or infinite", "ingest the series again from its source")
         use_threads(self.recipe.predict.threads)
-        size = self.spec.micro_batch
+        size = self.sizes.micro_batch
         out = np.empty((len(batch), 1 + len(self.spec.classes)), np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), memory_errors():
             for at in range(0, len(batch), size):
                 part = np.ascontiguousarray(batch[at : at + size], np.float32)
                 if len(part) < size:  # kernels, and with them the last bits, are chosen by the batch's size
                     part = np.concatenate([part, np.zeros((size - len(part), *wanted), np.float32)])
                 pixels = torch.from_numpy(part).contiguous(memory_format=torch.channels_last)
-                scores = torch.softmax(self._runner(pixels)[:, :, 0, 0], 1).numpy()
-                out[at : at + size] = scores[: len(batch) - at]
-        if not np.isfinite(out).all():
-            raise RunError(f"model {self.digest} gave a score that is NaN or infinite",
-                           "train it again, or check its weights")
+                logits = self._runner(pixels)[:, :, 0, 0]
+                if not torch.isfinite(logits[: len(batch) - at]).all():  # softmax would hide an infinite one
+                    raise RunError(f"layer {self._first_wrong_layer(pixels)} of model {self.digest} gave a value that "
+                                   "is NaN or infinite", "train it again, or check its weights")
+                out[at : at + size] = torch.softmax(logits, 1).numpy()[: len(batch) - at]
         return out
+
+    def _first_wrong_layer(self, pixels: torch.Tensor) -> str:
+        """Name of the first layer whose output holds a NaN or an infinite value."""
+        import torch
+
+        wrong: list[str] = []
+        us = get_ident()  # other threads may be in the middle of a pass of their own
+
+        def look(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, given: Any, output: torch.Tensor) -> None:
+                if get_ident() == us and not torch.isfinite(output).all():
+                    wrong.append(name)
+
+            return hook
+
+        leaves = [(name, module) for name, module in self._runner.named_modules() if not list(module.children())]
+        hooks = [module.register_forward_hook(look(name)) for name, module in leaves]
+        try:
+            self._runner(pixels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return wrong[0] if wrong else "(the last)"
 
     def dense(self, stride: tuple[int, int]) -> DenseForm | NotExact:
         """The exact dense form for windows at `stride` (y, x), or the layers that have none; made once."""
         from ctpipe.models.dense import dense_form
 
-        if stride not in self._dense:
-            window = (self.spec.window.y, self.spec.window.x)
-            self._dense[stride] = dense_form(self._runner, self.spec.channels, window, stride)
+        with _TRACING:
+            if stride not in self._dense:
+                window = (self.spec.window.y, self.spec.window.x)
+                self._dense[stride] = dense_form(self._runner, self.spec.channels, window, stride)
         return self._dense[stride]
 
     def dense_scores(self, form: DenseForm, pixels: NDArray[np.float32],
-                     budget: int = BAND_BYTES) -> NDArray[np.float32]:
+                     budget: int | None = None) -> NDArray[np.float32]:
         """Probabilities of all windows of one plane: (channels, h, w) -> float32 (ny, nx, 1 + classes).
 
         form: one of `dense`. Equal to `scores` of the same windows up to rounding. Scores depend on spec, weights,
-        pixels and the shape of `pixels` alone: one plane a pass, in bands that follow from that shape and `budget`.
-        RunError where the input is NaN or infinite; the scores are the caller's to check.
+        pixels and the shape of `pixels` alone: one plane a pass, in bands that follow from that shape and `budget`
+        (by default the model's sizes). RunError where the input is NaN or infinite; where a logit is, the scores of
+        its window are NaN, which are the caller's to check. MemoryError where there is too little of it.
         """
         import torch
 
         if not np.isfinite(pixels).all():
             raise RunError("the pixels of a plane are NaN or infinite", "ingest the series again from its source")
         use_threads(self.recipe.predict.threads)
-        with torch.inference_mode():
-            found = _in_columns(form, torch.from_numpy(np.ascontiguousarray(pixels, np.float32))[None], budget)
-            return torch.softmax(found[0], 0).permute(1, 2, 0).contiguous().numpy()
+        with torch.inference_mode(), memory_errors():
+            given = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))[None]
+            [logits] = _in_columns(form, given, budget or self.sizes.band_bytes)
+            scores = torch.softmax(logits, 0)
+            if not torch.isfinite(logits).all():
+                scores[:, ~torch.isfinite(logits).all(0)] = torch.nan
+            return scores.permute(1, 2, 0).contiguous().numpy()
 
     def save(self, folder: str | Path) -> None:
         """Write model.json, weights.safetensors and before/ into `folder` (made if absent); BudgetError: disk full."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ctpipe.pipeline.case import write_case_page
+    from ctpipe.pipeline.explaining import Explanation, explain
     from ctpipe.pipeline.fitting import train, train_model
     from ctpipe.pipeline.judging import evaluate
     from ctpipe.pipeline.post_processing import PostReport, PostRun, post_process
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # Homes have other names than the functions in them would need, since an imported module becomes an attribute here.
 _HOMES = {
     "EvaluateReport": "reports",
+    "Explanation": "explaining",
     "InferReport": "reports",
     "IngestReport": "reports",
     "PostReport": "post_processing",
@@ -29,6 +31,7 @@ _HOMES = {
     "check": "taking",
     "check_json": "reports",
     "evaluate": "judging",
+    "explain": "explaining",
     "infer": "predicting",
     "ingest": "taking",
     "post_process": "post_processing",
@@ -48,7 +51,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "EvaluateReport", "InferReport", "IngestReport", "PostReport", "PostRun", "TrainReport", "check",
-    "check_json", "evaluate", "infer", "ingest", "post_process", "save_table", "train", "train_model",
+    "EvaluateReport", "Explanation", "InferReport", "IngestReport", "PostReport", "PostRun", "TrainReport", "check",
+    "check_json", "evaluate", "explain", "infer", "ingest", "post_process", "save_table", "train", "train_model",
     "write_case_page",
 ]  # fmt: skip

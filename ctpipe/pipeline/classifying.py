@@ -7,22 +7,23 @@ the commit. A run that is committed is not computed again; a half-done one goes 
 
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe import reduce
-from ctpipe.errors import RunError
-from ctpipe.models import Model
+from ctpipe.errors import BudgetError, RunError
+from ctpipe.models import Model, Sizes
 from ctpipe.patches import PlaneReader, WindowGrid
 from ctpipe.pipeline import organ
 from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.loaded import model_of
 from ctpipe.pipeline.reports import Run
-from ctpipe.pipeline.runs import run_record, windows_of
+from ctpipe.pipeline.runs import continued, continued_record, run_record, windows_of
 from ctpipe.pipeline.stages import SlabCounter
 from ctpipe.pipeline.waves import Wave, Work
 from ctpipe.predict import score_centres
@@ -41,6 +42,7 @@ class PredictTask:
     store: str
     series: str
     model: str
+    sizes: Sizes
     writer: GroupWriter
     slab: Slab
     reference_hu: float | None
@@ -59,25 +61,63 @@ class SlabOutcome:
 def volume_work(
     store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device
 ) -> Work[Run]:
-    """The run of `model`, which lies in `folder`, over one volume."""
-    began = time.monotonic()
+    """The run of `model`, which lies in `folder`, over one volume.
+
+    Where memory runs out, it begins again under the key of half the micro-batch, and the record of its first key says
+    so: the next call goes there at once. No volume is mixed of both. BudgetError where nothing smaller is left.
+    """
     before, reference = None, None
     if model.before is not None:
         before_run = yield from volume_work(store, series, model.before, folder / "before", counter, device)
         before = store[series.id].labels[before_run.run]
         if model.recipe.input.relative_to:
             reference = yield from organ.median_work(str(store.root), series, before, [model.recipe.input.relative_to])
-    key = run_key(series, model.digest, model.recipe, device, before.name if before else None)
-    writer = store.labels_writer(series.id, _labels_meta(key, series, model, before, reference))
+    while True:
+        model = as_continued(store, series, model, device, before.name if before else None)
+        key, smaller = run_key(series, model, device, before.name if before else None), model.sizes.half()
+        try:
+            return (yield from _run(store, series, model, folder, counter, device, before, reference))
+        except MemoryError as error:
+            if smaller is None:
+                raise BudgetError(f"series {series.id}: out of memory even with {model.sizes.micro_batch} windows at "
+                                  "a time", "run on fewer workers, or on machines with more memory") from error
+            onward = run_key(series, model.sized(smaller), device, before.name if before else None)
+            store.write_run(key, continued_record(series, model.digest, onward))
+            logging.getLogger("ctpipe").warning(
+                "series %s: out of memory with %d windows at a time; it begins again with %d, as run %s",
+                series.id, model.sizes.micro_batch, smaller.micro_batch, onward)  # fmt: skip
+            model = model.sized(smaller)
+
+
+def as_continued(store: Store, series: Series, model: Model, device: Device, before: str | None) -> Model:
+    """The model with the sizes that an earlier call found memory for, as the records tell."""
+    while continued(store, series, run_key(series, model, device, before)):
+        smaller = model.sizes.half()
+        if smaller is None:
+            break
+        model = model.sized(smaller)
+    return model
+
+
+def _run(store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device,
+         before: Labels | None, reference: float | None) -> Work[Run]:
+    """One run with the sizes that `model` has."""
+    began = time.monotonic()
+    key = run_key(series, model, device, before.name if before else None)
+    writer = store.labels_writer(series.id, labels_meta(key, series, model, before.name if before else None, reference))
     slabs = writer.slabs
     if writer.committed:
         counter.add(len(slabs))
         return Run(series.id, key, windows_of(store, key), time.monotonic() - began, len(slabs), 0, known=True)
     with store.lease(writer.target) as lease:
         writer.prepare()
-        tasks = [PredictTask(str(store.root), series.id, str(folder), writer, slab, reference,
+        tasks = [PredictTask(str(store.root), series.id, str(folder), model.sizes, writer, slab, reference,
                              before.name if before else None) for slab in slabs]  # fmt: skip
-        outcomes: list[SlabOutcome] = yield Wave(predict_slab, tasks)
+        try:
+            outcomes: list[SlabOutcome] = yield Wave(predict_slab, tasks)
+        except MemoryError:
+            writer.discard()
+            raise
         writer.commit([outcome.record for outcome in outcomes], lease)
     run = Run(series.id, key, sum(outcome.windows for outcome in outcomes), time.monotonic() - began, len(slabs),
               sum(outcome.found for outcome in outcomes))  # fmt: skip
@@ -86,19 +126,20 @@ def volume_work(
         "recipe": model.recipe.name,
         "before": before.name if before else None,
         "reference_hu": reference,
-        "settings": model.recipe.as_dict()["predict"],
+        "settings": {**model.recipe.as_dict()["predict"], **asdict(model.sizes)},
     }))  # fmt: skip
     return run
 
 
-def _labels_meta(
-    key: str, series: Series, model: Model, before: Labels | None, reference: float | None
+def labels_meta(
+    key: str, series: Series, model: Model, before: str | None, reference: float | None
 ) -> LabelsMeta:
+    """What the run's label group says of itself."""
     classes = {number: name for number, name in enumerate(model.spec.classes, start=1)}
     return LabelsMeta(
         name=key, kind=LabelKind.PREDICTION, grid=series.grid, classes=classes, dtype="uint8",
         provenance={"content": series.content, "model": model.digest, "recipe": model.recipe.digest(),
-                    "before": before.name if before else None, "reference_hu": reference},
+                    "before": before, "reference_hu": reference},
     )  # fmt: skip
 
 
@@ -108,7 +149,7 @@ def predict_slab(task: PredictTask) -> SlabOutcome:
     done = task.writer.done(task.slab)
     if done is not None:
         return SlabOutcome(done, 0, found=True)
-    model = model_of(task.model)
+    model = model_of(task.model).sized(task.sizes)
     series = open_store(task.store)[task.series]
     labels, windows = _slab_labels(model, series, task)
     return SlabOutcome(task.writer.write_slab(task.slab, labels), windows, found=False)
@@ -116,21 +157,20 @@ def predict_slab(task: PredictTask) -> SlabOutcome:
 
 def _slab_labels(model: Model, series: Series, task: PredictTask) -> tuple[NDArray[np.uint8], int]:
     """Labels (planes, y, x) of one slab of level 0, and the number of centres evaluated."""
-    recipe = model.recipe
-    level = _input_level(series, recipe.input.level)
+    recipe, level = model.recipe, input_level(series, model)
     band = level.slab(task.slab)
     reader = PlaneReader(series, recipe.input, task.reference_hu)
-    lattice = WindowGrid(level.grid.shape, recipe.windows.window, recipe.predict.stride)
     stride, fill = recipe.predict.stride, recipe.predict.fill
-    planes = reduce.centre_planes(stride.z, band.start, band.stop, level.grid.shape.z, fill)
-    mask = _centre_mask(model, series, task, level, lattice, planes)
+    planes, mask = centres_for(model, series, task.before, band.start, band.stop)
     scores = score_centres(model, reader, planes, mask)
     coarse = reduce.label_planes(scores, planes, stride, fill, band.start, band.stop, level.grid.shape)
     fine = reduce.refine(coarse, level.factors, (task.slab.planes, series.grid.shape.y, series.grid.shape.x))
     return fine, int(mask.sum()) if mask is not None else int(np.prod(scores.shape[:-1]))
 
 
-def _input_level(series: Series, number: int) -> Level:
+def input_level(series: Series, model: Model) -> Level:
+    """The pyramid level that the model's windows lie on; RunError where the volume has none so coarse."""
+    number = model.recipe.input.level
     if number >= len(series.levels):
         raise RunError(
             f"the model works on pyramid level {number}, series {series.id} has {len(series.levels)} level(s)",
@@ -139,24 +179,27 @@ def _input_level(series: Series, number: int) -> Level:
     return series.levels[number]
 
 
-def _centre_mask(
-    model: Model, series: Series, task: PredictTask, level: Level, lattice: WindowGrid, planes: list[int]
-) -> NDArray[np.bool_] | None:
-    """Which centres of the lattice planes are evaluated, (len(planes), ny, nx); None means all."""
-    region = model.recipe.predict.region
-    _, ys, xs = lattice.axes()
-    if region is Region.ALL:
-        return None
-    if region is Region.BODY:
+def centres_for(
+    model: Model, series: Series, before: str | None, start: int, stop: int
+) -> tuple[list[int], NDArray[np.bool_] | None]:
+    """(lattice planes whose scores decide planes start..stop-1 of the input level, which of their centres count).
+
+    The mask is (len(planes), ny, nx); None: all. before: labels of the run before, for region `organ`.
+    """
+    level, predict = input_level(series, model), model.recipe.predict
+    planes = reduce.centre_planes(predict.stride.z, start, stop, level.grid.shape.z, predict.fill)
+    if predict.region is Region.ALL:
+        return planes, None
+    _, ys, xs = WindowGrid(level.grid.shape, model.recipe.windows.window, predict.stride).axes()
+    if predict.region is Region.BODY:
         hu = series.read_planes(min(planes), max(planes) + 1, level.number)
         picked = hu[np.asarray(planes) - min(planes)]
-        return picked[:, ys][:, :, xs] > BODY_HU
-    if task.before is None:
+        return planes, picked[:, ys][:, :, xs] > BODY_HU
+    if before is None:
         raise RunError("region 'organ' needs a model that runs before", "name one in the recipe: before = \"NAME\"")
     depth, height, width = series.grid.shape
     zs = np.minimum(np.asarray(planes) * level.factors.z, depth - 1)
-    near = organ.near_mask(series.labels[task.before], series.grid, int(zs.min()), int(zs.max()) + 1,
-                           model.recipe.predict.margin_mm)  # fmt: skip
+    near = organ.near_mask(series.labels[before], series.grid, int(zs.min()), int(zs.max()) + 1, predict.margin_mm)
     fine_y = np.minimum(ys * level.factors.y, height - 1)
     fine_x = np.minimum(xs * level.factors.x, width - 1)
-    return near[zs - zs.min()][:, fine_y][:, :, fine_x]
+    return planes, near[zs - zs.min()][:, fine_y][:, :, fine_x]

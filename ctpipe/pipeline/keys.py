@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
-from ctpipe.config import Recipe
 from ctpipe.dicom import Assignment
+from ctpipe.models import Model, Sizes
 from ctpipe.store import Series
 from ctpipe.words import Device
 
@@ -30,14 +31,17 @@ def truth_key(series: Series, classes: dict[int, str], assignment: Assignment) -
     return digest_of([TRUTH_ALGORITHM, series.grid.grid_id, sorted(classes.items()), used])
 
 
-def run_key(series: Series, model_digest: str, recipe: Recipe, device: Device, before_run: str | None) -> str:
+def run_key(series: Series, model: Model, device: Device, before_run: str | None) -> str:
     """Key of one prediction over one volume: content, model, recipe, algorithm and every setting that changes bits.
 
     The recipe's PredictSpec holds stride, fill, region, micro-batch and threads; device and instruction set decide
-    which kernels run (MODELS 8).
+    which kernels run (MODELS 8). Sizes other than the model's own, after memory ran out, are told as well.
     """
-    return digest_of([PREDICT_ALGORITHM, series.content, series.grid.grid_id, model_digest, recipe.digest(),
-                      str(device), platform.machine(), before_run])  # fmt: skip
+    told: list[Any] = [PREDICT_ALGORITHM, series.content, series.grid.grid_id, model.digest, model.recipe.digest(),
+                       str(device), platform.machine(), before_run]  # fmt: skip
+    if model.sizes != Sizes(model.spec.micro_batch):
+        told.append(asdict(model.sizes))
+    return digest_of(told)
 
 
 def segment_key(series: Series, model_digest: str, device: Device) -> str:

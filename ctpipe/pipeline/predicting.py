@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal, overload
 
 from distributed import Client
 
@@ -15,6 +16,8 @@ from ctpipe.cluster import client_for
 from ctpipe.errors import UsageError
 from ctpipe.models import Model, Segmenter, load_model
 from ctpipe.pipeline import classifying, segmenting
+from ctpipe.pipeline.planning import plan_runs
+from ctpipe.pipeline.plans import InferPlan
 from ctpipe.pipeline.reports import InferReport, Run
 from ctpipe.pipeline.stages import SlabCounter, store_for_writing
 from ctpipe.pipeline.waves import Volume, Work, run_volumes
@@ -24,20 +27,47 @@ from ctpipe.volume import slabs_of
 from ctpipe.words import Device, Exact, Progress
 
 
+@overload
+def infer(
+    store: str | Path | Store,
+    model: str | Path | Model | Segmenter,
+    series: Sequence[str] | str | None = None,
+    client: Client | None = None,
+    plan: Literal[False] = False,
+    *,
+    exact: Exact | str = Exact.AUTO,
+    progress: Progress = None,
+) -> InferReport: ...
+
+
+@overload
 def infer(
     store: str | Path | Store,
     model: str | Path | Model | Segmenter,
     series: Sequence[str] | str | None = None,
     client: Client | None = None,
     *,
+    plan: Literal[True],
     exact: Exact | str = Exact.AUTO,
     progress: Progress = None,
-) -> InferReport:
+) -> InferPlan: ...
+
+
+def infer(
+    store: str | Path | Store,
+    model: str | Path | Model | Segmenter,
+    series: Sequence[str] | str | None = None,
+    client: Client | None = None,
+    plan: bool = False,
+    *,
+    exact: Exact | str = Exact.AUTO,
+    progress: Progress = None,
+) -> InferReport | InferPlan:
     """Predict every volume of `store` (or only `series`, ids or unambiguous prefixes) with `model`.
 
     model: a folder written by `train` or `ctpipe models import`, or what `load_model` gave. exact: `required` refuses
     a classifier that would have to be evaluated window by window. One failing volume does not stop the
-    others: it is in the report.
+    others: it is in the report. plan: do nothing, tell what it would cost and whether it fits.
     """
     wished = _exact(exact)
     target = store if isinstance(store, Store) else store_for_writing(store)
@@ -45,17 +75,26 @@ def infer(
     told = _told(loaded, wished)
     for note in told:  # before the work, which may be long
         logging.getLogger("ctpipe").warning("%s", note)
-    folder = _keep_model(target, loaded)
     wanted = [series] if isinstance(series, str) else list(series) if series else sorted(target)
     chosen = list(dict.fromkeys(target[name].id for name in wanted))
+    if plan:
+        return _planned(target, loaded, chosen, client)
+    folder = _keep_model(target, loaded)
     n_slabs = sum(len(slabs_of(target[name].grid.shape.z)) for name in chosen) * _depth(loaded)
     counter = SlabCounter("infer", progress, n_slabs)
     threads = loaded.spec.threads if isinstance(loaded, Segmenter) else 1
     with client_for(n_slabs, client, cores_a_task=threads) as workers:
         spans = -(-_workers(workers) // max(1, len(chosen)))
         volumes = [Volume(name, _work(target, name, loaded, folder, counter, spans)) for name in chosen]
-        runs, failed = run_volumes(workers, volumes, counter)
+        runs, failed = run_volumes(workers, volumes, counter, Device.CPU)
     return InferReport(tuple(runs.values()), failed, told)
+
+
+def _planned(store: Store, model: Model | Segmenter, chosen: Sequence[str], client: Client | None) -> InferPlan:
+    """What it would cost; a segmenter's windows and spans would be counted by its own plan, beside this one."""
+    if isinstance(model, Segmenter):
+        raise UsageError("so far only classifiers are planned", "leave --plan out, and try one volume with --series")
+    return plan_runs(store, model, chosen, client, Device.CPU)
 
 
 def _work(

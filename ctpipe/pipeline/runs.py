@@ -1,4 +1,4 @@
-"""Run records: what a run was made of, for people. They decide nothing."""
+"""Run records: what a run was made of, for people. They decide nothing but where a run goes on."""
 
 from __future__ import annotations
 
@@ -39,3 +39,18 @@ def windows_of(store: Store, key: str) -> int:
         return int(store.run(key).get("windows", 0))
     except NotThereError:
         return 0
+
+
+def continued_record(series: Series, model: str, onward: str) -> dict[str, Any]:
+    """The record of a run that was given up for want of memory, and goes on as the run `onward`, from its beginning."""
+    return {"series": series.id, "content": series.content, "model": model, "continued_as": onward}
+
+
+def continued(store: Store, series: Series, key: str) -> bool:
+    """Whether the run was given up for another one; a committed run never was."""
+    if key in series.labels:
+        return False
+    try:
+        return "continued_as" in store.run(key)
+    except NotThereError:
+        return False

@@ -30,6 +30,7 @@ from distributed import Client
 from ctpipe.cluster import Done, Slots
 from ctpipe.errors import CtpipeError
 from ctpipe.pipeline.stages import SlabCounter
+from ctpipe.words import Device
 
 Result = TypeVar("Result")
 
@@ -60,16 +61,16 @@ class Volume(Generic[Result]):
 
 
 def run_volumes(
-    client: Client | None, volumes: Iterable[Volume[Result]], counter: SlabCounter
+    client: Client | None, volumes: Iterable[Volume[Result]], counter: SlabCounter, device: Device | None = None
 ) -> tuple[dict[str, Result], dict[str, str]]:
     """({series: its result}, {series: why it failed}) of all volumes, in their order.
 
     One failing volume does not stop the others; an error of exit code 4 does, since without disk or memory the next one
     would fail as well. A task that ends its workers ends as its own volume's failure. Whatever stops the call, no task
-    and no lease is left behind.
+    and no lease is left behind. device: of the workers that get the tasks; None: any.
     """
     volumes = list(volumes)
-    with _Coordinator(client, counter) as coordinator:
+    with _Coordinator(client, counter, device) as coordinator:
         coordinator.run(volumes)
     order = {volume.series: number for number, volume in enumerate(volumes)}
     done, failed = (dict(sorted(found.items(), key=lambda item: order[item[0]]))
@@ -98,14 +99,19 @@ class _Open:
         return 1 if self.wave.slabs is None else self.wave.slabs[number]
 
 
+def _begun(volume: Volume[Any]) -> Work[Any]:
+    """The work on a volume; what goes wrong in its beginning is the volume's failure too."""
+    return (yield from volume.begin())
+
+
 _Tag = tuple[_Open, int]
 
 
 class _Coordinator:
     """Hands out tasks, takes in what they give, resumes the work whose wave is over."""
 
-    def __init__(self, client: Client | None, counter: SlabCounter) -> None:
-        self.slots = Slots(client, self._slab)
+    def __init__(self, client: Client | None, counter: SlabCounter, device: Device | None) -> None:
+        self.slots = Slots(client, self._slab, device)
         self.counter = counter
         self.open: list[_Open] = []
         # tasks whose workers went down: a worker takes all its tasks along, so each is tried again, alone
@@ -140,7 +146,7 @@ class _Coordinator:
             following = next(iter(queue), None)
             if following is None:
                 break
-            opened = _Open(following.series, following.begin())
+            opened = _Open(following.series, _begun(following))
             self.open.append(opened)
             self._resume(opened, partial(next, opened.work))
         if self.suspects and not self.slots.pending:

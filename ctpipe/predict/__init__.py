@@ -1,5 +1,6 @@
 """Predict: a model over the windows of a volume: integer scores at their centres, or scores of their every voxel."""
 
+from ctpipe.predict.costs import plane_work, scoring_bytes, window_work
 from ctpipe.predict.dense import exact_form, notes, require_exact
 from ctpipe.predict.facts import Facts, SlabFacts, merge_facts, needs_facts, slab_facts
 from ctpipe.predict.network_planes import NetworkPlanes, PlaneSource
@@ -7,6 +8,7 @@ from ctpipe.predict.segments import WindowScores, block_planes, score_windows
 from ctpipe.predict.windows import SCORE_SCALE, score_centres
 
 __all__ = [
-    "SCORE_SCALE", "Facts", "NetworkPlanes", "PlaneSource", "SlabFacts", "WindowScores", "block_planes", "exact_form",
-    "merge_facts", "needs_facts", "notes", "require_exact", "score_centres", "score_windows", "slab_facts",
-]
+    "SCORE_SCALE", "Facts", "NetworkPlanes", "PlaneSource", "SlabFacts", "WindowScores", "block_planes",
+    "exact_form", "merge_facts", "needs_facts", "notes", "plane_work", "require_exact", "score_centres",
+    "score_windows", "scoring_bytes", "slab_facts", "window_work",
+]  # fmt: skip

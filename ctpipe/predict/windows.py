@@ -51,14 +51,38 @@ def score_centres(model: Model, reader: PlaneReader, z_planes: list[int],
             box = worth_it(form, here) if form else None
             if form and box:
                 z = z_planes[first + i]
-                found = _whole(score_box(model, form, padded, z - low, box), reader, np.array(z))
+                scores = score_box(model, form, padded, z - low, box)
+                if not np.isfinite(scores).all():  # as a window by itself it tells which layer it was
+                    y, x = (axis[side][n] for axis, side, n in zip((y_axis, x_axis), box, _first_wrong(scores),
+                                                                   strict=True))
+                    _scores(model, reader, padded.cut([z - low], [y], [x]), np.array([z]))
+                found = _whole(scores, reader, np.array(z))
                 out[first + i][box][here[box]] = found[here[box]]
                 here[:] = False
         for rows in _groups(np.argwhere(asked), model, padded):
             at = np.asarray(z_planes)[first + rows[:, 0]]
-            scores = model.scores(padded.cut(at - low, y_axis[rows[:, 1]], x_axis[rows[:, 2]]))
+            scores = _scores(model, reader, padded.cut(at - low, y_axis[rows[:, 1]], x_axis[rows[:, 2]]), at)
             out[first + rows[:, 0], rows[:, 1], rows[:, 2]] = _whole(scores, reader, at)
     return out
+
+
+def _scores(model: Model, reader: PlaneReader, windows: NDArray[np.float32],
+            planes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """`model.scores`, whose error names the series and the plane of the first window that it is about."""
+    try:
+        return model.scores(windows)
+    except RunError as error:
+        if len(windows) > 1:
+            half = len(windows) // 2
+            _scores(model, reader, windows[:half], planes[:half])
+            _scores(model, reader, windows[half:], planes[half:])
+        raise RunError(f"series {reader.series.id}, plane {planes[0]}: {error.problem}", error.cure) from error
+
+
+def _first_wrong(scores: NDArray[np.float32]) -> tuple[int, int]:
+    """Row and column of the first score of a plane (ny, nx, classes) that is NaN or infinite."""
+    row, column = np.argwhere(~np.isfinite(scores).all(-1))[0]
+    return int(row), int(column)
 
 
 def _whole(scores: NDArray[np.float32], reader: PlaneReader, planes: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -97,7 +121,7 @@ def _padded(model: Model, reader: PlaneReader, first: int, last: int) -> tuple[i
 
 def _groups(centres: NDArray[np.int64], model: Model, padded: PaddedPlanes) -> Iterator[NDArray[np.int64]]:
     """Centres in groups of whole micro-batches: only the last batch of a group of planes is filled up with zeros."""
-    batch = model.spec.micro_batch
+    batch = model.sizes.micro_batch
     window_bytes = 4 * padded.voxels.shape[1] * int(np.prod(padded.window))
     size = batch * max(1, CUT_BYTES // (batch * window_bytes))
     for start in range(0, len(centres), size):

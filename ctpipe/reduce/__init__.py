@@ -1,6 +1,6 @@
 """Reduce: scores become a label for every voxel, in whole numbers, so that no order changes bytes."""
 
 from ctpipe.reduce.band import ScoreBand, label_type
-from ctpipe.reduce.labels import centre_planes, label_planes, refine
+from ctpipe.reduce.labels import centre_planes, deciding_centres, label_planes, refine
 
-__all__ = ["ScoreBand", "centre_planes", "label_planes", "label_type", "refine"]
+__all__ = ["ScoreBand", "centre_planes", "deciding_centres", "label_planes", "label_type", "refine"]

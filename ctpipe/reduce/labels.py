@@ -13,6 +13,7 @@ sum wins, ties go to the lower class.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,19 @@ def centre_planes(stride_z: int, start: int, stop: int, n_planes: int, fill: Fil
     """Lattice planes (0, s, 2s, …) whose scores decide the labels of planes start..stop-1, ascending."""
     lower, upper, weight = _neighbours(np.arange(start, stop), stride_z, n_planes, fill)
     return sorted({*(lower * stride_z).tolist(), *(upper[weight > 0] * stride_z).tolist()})
+
+
+def deciding_centres(voxel: Sequence[int], stride: ZYX, fill: Fill, shape: Sequence[int]) -> list[tuple[ZYX, int]]:
+    """(centre, its weight in whole numbers) of the centres that decide the label of `voxel` (z, y, x), ascending.
+
+    Along each axis one centre, or two between which scores are interpolated; shares are to be taken of the sum.
+    """
+    axes = []
+    for at, step, length in zip(voxel, stride, shape, strict=True):
+        lower, upper, weight = (int(values[0]) for values in _neighbours(np.array([at]), step, length, fill))
+        parts = [(lower, 1)] if lower == upper else [(lower, step - weight), (upper, weight)]
+        axes.append([(centre * step, part) for centre, part in parts if part])
+    return [(ZYX(z, y, x), a * b * c) for (z, a), (y, b), (x, c) in product(*axes)]
 
 
 def label_planes(scores: NDArray[np.int32], z_planes: Sequence[int], stride: ZYX, fill: Fill, start: int, stop: int,

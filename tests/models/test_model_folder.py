@@ -81,7 +81,7 @@ def test_a_value_that_is_no_number_is_an_error_never_a_class() -> None:
         _model().scores(windows)
     broken = _model()
     broken.network.head[-1].weight[:] = float("inf")
-    with pytest.raises(RunError, match=r"gave a score that is NaN"):
+    with pytest.raises(RunError, match=r"layer head.4 of model \w+ gave a value that is NaN"):
         Model(broken.spec, broken.network).scores(_windows(1))
 
 

@@ -102,6 +102,14 @@ def test_a_volume_that_fails_is_closed_and_the_others_go_on(client: Client | Non
     assert log == ["open b", "close b"]
 
 
+def test_a_volume_whose_work_does_not_begin_fails_alone(client: Client | None) -> None:
+    def rotten() -> Work[int]:
+        raise RunError("it is rotten", "mend it")
+
+    done, failed = run_volumes(client, [Volume("a", rotten), volume("b", [1])], counter(0))
+    assert (done, failed) == ({"b": 4}, {"a": "it is rotten; cure: mend it"})
+
+
 def no_room(number: int) -> int:
     raise BudgetError("the disk is full", "free some")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ctpipe import predict, reduce
 from ctpipe.config import InputSpec, recipe_from_dict
 from ctpipe.errors import RunError, UsageError
-from ctpipe.models import Model, build_network
+from ctpipe.models import Model, Sizes, build_network
 from ctpipe.models.dense import NotExact
 from ctpipe.patches import PlaneReader, WindowGrid
 from ctpipe.predict import SCORE_SCALE, score_centres, windows
@@ -49,7 +49,8 @@ class CentreModel:
 
     def __init__(self, rec):
         self.recipe = rec
-        self.spec = SimpleNamespace(classes=("liver", "lesion"), micro_batch=rec.predict.micro_batch)
+        self.spec = SimpleNamespace(classes=("liver", "lesion"))
+        self.sizes = Sizes(rec.predict.micro_batch)
         self.seen = 0
 
     def dense(self, stride):

@@ -1,0 +1,128 @@
+"""Runs of a segmenter over a store: one line, the same bytes from any workers, going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from line_made import CLASSES, same_bytes, small_patient
+from segmenters_made import NNUNET, segmenter, streamed
+
+import ctpipe
+from ctpipe import cli, pipeline
+from ctpipe.errors import UsageError
+from ctpipe.models import Segmenter
+from ctpipe.store import open_store, verify
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Segmenter]:
+    """(store of two volumes of three slabs, model folder, the model): resampled, mirrored, with a pass for facts."""
+    folder = tmp_path_factory.mktemp("made")
+    patients = [small_patient(folder / "dicom", number) for number in (1, 2)]
+    assert pipeline.ingest([str(ct) for ct, _ in patients], folder / "S", classes=CLASSES,
+                           labels=[str(masks) for _, masks in patients]).exit_code == 0  # fmt: skip
+    model = segmenter((12, 24, 32), ("liver", "livertumor"), spacing_mm=(1.9, 1.3, 1.4), mirror=(1,), threads=2,
+                      **NNUNET)  # fmt: skip
+    model.save(folder / "M")
+    return folder / "S", folder / "M", model
+
+
+@pytest.fixture(scope="module")
+def undisturbed(made: tuple[Path, Path, Segmenter], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Bytes of the store after runs over both volumes in this process."""
+    store = shutil.copytree(made[0], tmp_path_factory.mktemp("undisturbed") / "S")
+    report = ctpipe.infer(store, made[1])
+    assert report.exit_code == 0
+    assert [(run.slabs, run.resumed, run.known) for run in report.runs] == [(3, 0, False)] * 2
+    return same_bytes(store)
+
+
+def test_labels_of_a_run_are_those_of_the_stream_over_the_volume(made, tmp_path) -> None:
+    store = shutil.copytree(made[0], tmp_path / "S")
+    report = ctpipe.infer(store, made[1], series=sorted(ctpipe.open_store(store))[:1])
+    run = report.runs[0]
+    series = ctpipe.open_store(store)[run.series]
+    labels = series.labels[run.run]
+    assert labels.classes == {1: "liver", 2: "livertumor"}
+    hu = series.read_planes(0, series.grid.shape.z)
+    expected = streamed(made[2], hu, series.grid)
+    assert np.array_equal(labels.read_planes(0, len(hu)), expected)
+    assert len(np.unique(expected)) > 1
+    record = open_store(store).run(run.run)
+    assert record["model"] == made[2].digest
+    assert record["windows"] == run.windows > 0
+    assert record["clamped"] is False
+    again = ctpipe.infer(store, made[1], series=run.series)
+    assert [(one.run, one.known, one.windows) for one in again.runs] == [(run.run, True, run.windows)]
+    assert verify(open_store(store))["faults"] == []
+
+
+def test_two_workers_give_the_bytes_of_one(made, undisturbed, tmp_path) -> None:
+    """I4, C1: two volumes on two workers, and one volume as two spans."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", memory_limit=0, silence_logs=50,
+                     dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+        both = shutil.copytree(made[0], tmp_path / "both")
+        assert ctpipe.infer(both, made[1], client=client).exit_code == 0
+        assert same_bytes(both) == undisturbed
+        apart = shutil.copytree(made[0], tmp_path / "apart")
+        told: list[tuple[int, int]] = []
+        windows = []
+        for series in sorted(ctpipe.open_store(apart)):
+            report = ctpipe.infer(apart, made[1], series=series, client=client,
+                                  progress=lambda _, done, total: told.append((done, total)))  # fmt: skip
+            windows.append(report.runs[0].windows)
+        assert same_bytes(apart) == undisturbed
+        assert told[-1] == (3, 3)
+        alone = open_store(both)
+        assert all(n > run["windows"] for n, run in zip(windows, alone.runs().values(), strict=True))
+
+
+RUN = "import sys, ctpipe; print(ctpipe.infer(sys.argv[1], sys.argv[2]).exit_code)"
+
+
+@pytest.mark.parametrize("slab", [0, 1])
+def test_a_run_that_is_killed_goes_on_by_slab_to_the_same_bytes(made, undisturbed, tmp_path, slab) -> None:
+    """S10: SIGKILL once slab 0 or 1 lies there; what is there is seen as in progress, and not computed again."""
+    store = shutil.copytree(made[0], tmp_path / "S")
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(store), str(made[1])], stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not list(store.glob(f"*.ome.zarr/labels/????????????????/0/c/{slab}/0/0")):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    begun = {series.id: series.in_progress for series in ctpipe.open_store(store).values()}
+    half = [(array, done) for runs in begun.values() for array, done in runs.values()]
+    assert [done for _, done in half if done > slab]
+    report = ctpipe.infer(store, made[1])
+    assert report.exit_code == 0
+    assert sum(run.resumed for run in report.runs) > slab
+    assert same_bytes(store) == undisturbed
+
+
+def test_the_command_line_runs_an_imported_model(made, tmp_path, capsys) -> None:
+    store = shutil.copytree(made[0], tmp_path / "S")
+    assert cli.main(["infer", str(store), "--model", str(made[1]), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {run["slabs"] for run in told["runs"]} == {3}
+    assert len(told["runs"]) == 2
+
+
+def test_exact_is_a_word_for_classifiers(made) -> None:
+    with pytest.raises(UsageError, match="exact=required is for classifiers"):
+        ctpipe.infer(made[0], made[1], exact="required")
