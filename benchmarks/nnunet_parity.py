@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ SYNTHETIC = np.s_[8:40, 40:168, 40:180]
 def main() -> int:
     args = arguments()
     if args.predict:
-        predict(*args.predict)
+        predict(*args.predict, wide=args.float32)
         return 0
     folder = Path(args.folder).resolve()
     work = folder / "parity"
@@ -48,9 +49,8 @@ def main() -> int:
         name = f"{results.parent.name.partition('_')[2]} {results.name.rpartition('__')[2]}"
         if args.only and args.only not in name:
             continue
-        model = take_model(results, work)
         for volume in volumes:
-            row = compare(name, results, model, volume, work, args.nnunet)
+            row = compare(name, results, volume, work, args.nnunet, wide=args.float32)
             found.append(row)
             shape, spacing = (" x ".join(f"{n:g}" for n in row[key]) for key in ("shape", "spacing"))
             print(f"{name:44} {row['volume'][:10]:10} {shape:>14} {spacing:>16} {row['differ_percent']:7.4f}% "
@@ -69,6 +69,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sts", type=int, default=2, help="patients of sts (default: 2)")
     parser.add_argument("--only", help="only models whose name has this in it")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--float32", action="store_true",
+                        help="let nnU-Net add up in float32: what then differs is no rounding to float16")  # fmt: skip
     parser.add_argument("--predict", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -104,17 +106,20 @@ def take_model(results: Path, work: Path) -> Path:
     return model
 
 
-def compare(name: str, results: Path, model: Path, volume: str, work: Path, nnunet: str) -> dict[str, Any]:
+def compare(name: str, results: Path, volume: str, work: Path, nnunet: str, *, wide: bool) -> dict[str, Any]:
     """One volume by both programs."""
     import ctpipe
+
+    model = take_model(results, work)
 
     store = work / "S"
     series = ctpipe.open_store(store)[volume]
     given = work / "nifti" / volume
     code = write_nifti(series, given / "case_0000.nii.gz")
-    out = work / "predicted" / f"{model.name}-{volume}"
+    out = work / "predicted" / f"{model.name}-{volume}{'-float32' if wide else ''}"
     out.mkdir(parents=True, exist_ok=True)
-    theirs_s, theirs_mib, _ = measured([nnunet, __file__, "--predict", str(results), str(given), str(out)])
+    theirs_s, theirs_mib, _ = measured([nnunet, __file__, "--predict", str(results), str(given), str(out),
+                                          *(["--float32"] if wide else [])])  # fmt: skip
     theirs = read_nifti(out / "case.nii.gz", code)
     ours_s, ours_mib, said = measured([sys.executable, "-m", "ctpipe.cli", "infer", str(store), "--model", str(model),
                                        "--series", volume, "--json"])  # fmt: skip
@@ -155,13 +160,17 @@ def read_nifti(path: Path, code: str) -> NDArray[np.integer]:
 
 
 # ------------------------------------------------------------------------------------------ in nnU-Net's environment
-def predict(results: str, given: str, out: str) -> None:
-    """nnU-Net's own prediction of every file in `given`."""
+def predict(results: str, given: str, out: str, *, wide: bool) -> None:
+    """nnU-Net's own prediction of every file in `given`; wide: with sums in float32 instead of float16."""
     import torch
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.inference import predict_from_raw_data as inference
 
     torch.set_num_threads(THREADS)
-    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+    if wide:
+        torch.half = torch.float32  # what its sums are allocated as
+        inference.compute_gaussian = lru_cache(partial(inference.compute_gaussian, dtype=torch.float32))
+    cpu = torch.device("cpu")
+    predictor = inference.nnUNetPredictor(device=cpu, perform_everything_on_device=False, allow_tqdm=False)
     folds = sorted(path.parent.name.removeprefix("fold_") for path in Path(results).glob("fold_*/checkpoint_final.pth"))
     predictor.initialize_from_trained_model_folder(results, tuple(folds), "checkpoint_final.pth")
     predictor.predict_from_files_sequential(given, out, save_probabilities=False, overwrite=True)
