@@ -177,6 +177,6 @@ def test_a_bundle_with_an_import_hook_and_a_pickle_runs_neither(tmp_path: Path) 
     taken(path)
     assert not canary.exists()
     torch.save({"model": _Canary(canary)}, path / "models" / "model.pt")
-    with pytest.raises(InputError, match="posix.mkdir"):
+    with pytest.raises(InputError, match=r"posix\.mkdir"):
         taken(path)
     assert not canary.exists()
