@@ -38,5 +38,6 @@ def _print(plan: InferPlan) -> None:
     print(f"{plan.workers} task(s) at a time, {plan.memory_bytes / MIB:.0f} MiB of memory; "
           f"about {totals['disk_bytes'] / MIB:.1f} MiB of labels, {plan.disk_free_bytes / MIB:.0f} MiB free")
     for told in plan.calibration:
-        print(f"model {told['model']}: one plane took {told['plane_seconds']:.3f} s here, "
+        what = "plane" if "plane_seconds" in told else "window"
+        print(f"model {told['model']}: one {what} took {told[f'{what}_seconds']:.3f} s here, "
               f"{2 * told['multiply_adds_per_second'] / 1e9:.1f} GFLOP/s")  # fmt: skip

@@ -74,14 +74,14 @@ class Workers:
     memory_bytes: int
 
 
-def workers_for(n_tasks: int, client: Client | None) -> Workers:
-    """What `client_for` gives `n_tasks` tasks of one thread each, without starting it."""
+def workers_for(n_tasks: int, client: Client | None, cores_a_task: int = 1) -> Workers:
+    """What `client_for` gives `n_tasks` tasks, without starting it."""
     if client is not None:
         told = client.scheduler_info(n_workers=-1)["workers"].values()
         limits = [int(worker["memory_limit"]) for worker in told]
         memory = sum(limits) if limits and all(limits) else _memory_free()
         return Workers(max(1, sum(int(worker["nthreads"]) for worker in told)), memory)
-    at_once = 1 if n_tasks <= FEW_TASKS else min(n_tasks, len(os.sched_getaffinity(0)))
+    at_once = 1 if n_tasks <= FEW_TASKS else max(1, min(n_tasks, len(os.sched_getaffinity(0)) // cores_a_task))
     return Workers(at_once, _memory_free())
 
 

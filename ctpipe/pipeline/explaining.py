@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ctpipe import reduce
 from ctpipe.errors import NotThereError, RunError, UsageError
@@ -15,67 +11,12 @@ from ctpipe.models import Model, load_classifier, load_spec
 from ctpipe.models.spec import ModelSpec
 from ctpipe.patches import PlaneReader
 from ctpipe.pipeline.classifying import centres_for, input_level
+from ctpipe.pipeline.explanations import BeforeRun, Explanation, WindowScores, sop_instance
 from ctpipe.pipeline.keys import run_key
+from ctpipe.pipeline.segment_explaining import explain_segment
 from ctpipe.predict import SCORE_SCALE, score_centres
 from ctpipe.store import Labels, Series, Store, open_store
 from ctpipe.words import ZYX, Device, LabelKind
-
-
-@dataclass(frozen=True)
-class WindowScores:
-    """A window that had a say, in voxels of the model's pyramid level.
-
-    centre, start, stop: (z, y, x), stop excluded; parts of it may lie outside the volume, where it saw padding.
-    share: of the decision, 0 to 1. evaluated: it was in the region that the recipe asks for, else it is background for
-    certain. scores: probabilities by class, `background` first.
-    """
-
-    centre: ZYX
-    start: ZYX
-    stop: ZYX
-    share: float
-    evaluated: bool
-    scores: dict[str, float]
-
-
-@dataclass(frozen=True)
-class BeforeRun:
-    """What the run before says of the voxel. reference_hu: its organ's median, where the model is relative to it."""
-
-    run: str
-    label: int
-    label_name: str
-    reference_hu: float | None
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why a voxel has its label.
-
-    voxel: (z, y, x); lps_mm: where it is in the patient; hu: as stored; label: as stored, and the same that `windows`
-    give (else `explain` raises); level: pyramid level of the windows, whose voxels are factors (z, y, x) as large.
-    sop_instance: pseudonym of the DICOM object that the plane came from. model: digest.
-    """
-
-    series: str
-    voxel: ZYX
-    lps_mm: tuple[float, ...]
-    hu: float
-    label: int
-    label_name: str
-    run: str
-    model: str
-    recipe: str
-    device: str
-    sop_instance: str
-    level: int
-    factors: ZYX
-    windows: tuple[WindowScores, ...]
-    before: BeforeRun | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, with "agrees": true, since an explanation that does not agree is an error."""
-        return {**asdict(self), "agrees": True}
 
 
 def explain(
@@ -83,14 +24,17 @@ def explain(
 ) -> Explanation:
     """Why `voxel` (z, y, x) of a series has its label in `run` (a key or its beginning; None: the only run there is).
 
-    Its windows are scored again. Raises UsageError for a voxel outside, several runs or labels that no classifier made;
+    Its windows are scored again. Raises UsageError for a voxel outside, several runs or labels that no model made;
     NotThereError where the run or its model is not there; RunError where the label comes out otherwise than stored.
     """
     opened = store if isinstance(store, Store) else open_store(store)
     one = opened[series]
     at = _voxel(voxel, one)
     labels = _labels(one, run)
-    model, device = _made_by(opened, one, labels)
+    folder = _model_folder(opened, labels.provenance["model"])
+    if not isinstance(load_spec(folder), ModelSpec):
+        return explain_segment(one, at, labels, folder)
+    model, device = _made_by(folder, one, labels)
     return _explain(one, at, labels, model, device)
 
 
@@ -124,7 +68,7 @@ def _explain(series: Series, at: ZYX, labels: Labels, model: Model, device: Devi
         series=series.id, voxel=at, lps_mm=tuple(float(mm) for mm in (affine @ (*at, 1))[:3]),
         hu=float(series.read_planes(at.z, at.z + 1)[0, at.y, at.x]), label=stored, label_name=names[stored],
         run=labels.name, model=model.digest, recipe=model.recipe.name, device=str(device),
-        sop_instance=_sop_instance(series, at.z), level=level.number, factors=level.factors,
+        sop_instance=sop_instance(series, at.z), level=level.number, factors=level.factors,
         windows=tuple(windows), before=_before(series, at, before, reference),
     )  # fmt: skip
 
@@ -155,15 +99,8 @@ def _labels(series: Series, run: str | None) -> Labels:
     return labels
 
 
-def _made_by(store: Store, series: Series, labels: Labels) -> tuple[Model, Device]:
-    """The classifier that made the labels, with the sizes it had, and the device it ran on, as the run's key tells.
-
-    A segmenter's labels are no decision of a few windows alone: what its windows gave would come here, by its own code.
-    """
-    folder = _model_folder(store, labels.provenance["model"])
-    if not isinstance(load_spec(folder), ModelSpec):
-        raise UsageError(f"run {labels.name} was made by a segmenter; so far only classifiers are explained",
-                         "look at it with ctpipe review")
+def _made_by(folder: Path, series: Series, labels: Labels) -> tuple[Model, Device]:
+    """The classifier that made the labels, with the sizes it had, and the device it ran on, as the run's key tells."""
     model: Model | None = load_classifier(folder)
     while model is not None:
         for device in Device:
@@ -191,8 +128,3 @@ def _before(series: Series, at: ZYX, run: str | None, reference: float | None) -
     label = int(labels.read_planes(at.z, at.z + 1)[0, at.y, at.x])
     return BeforeRun(run, label, labels.classes.get(label, "background"), reference)
 
-
-def _sop_instance(series: Series, plane: int) -> str:
-    rows = series.planes
-    found = rows.loc[rows["plane"] == plane, "sop_instance"] if "sop_instance" in rows else []
-    return str(np.asarray(found)[0]) if len(found) else ""

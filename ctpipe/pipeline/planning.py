@@ -21,16 +21,11 @@ from ctpipe.models import Model
 from ctpipe.patches import PlaneReader, WindowGrid
 from ctpipe.pipeline.classifying import as_continued, centres_for, input_level, labels_meta
 from ctpipe.pipeline.keys import run_key
-from ctpipe.pipeline.plans import InferPlan, PassPlan, SeriesPlan, refusal
+from ctpipe.pipeline.plans import BASE_BYTES, COMPRESSED, InferPlan, PassPlan, SeriesPlan, refusal
 from ctpipe.predict import plane_work, score_centres, scoring_bytes, window_work
 from ctpipe.store import GroupWriter, Series, Store
 from ctpipe.volume import Slab
 from ctpipe.words import Device, Region
-
-# A worker before it holds any voxel: Python with torch, SciPy, Zarr and Dask.
-BASE_BYTES = 300 << 20
-# Label volumes are compressed to so much of their size, at worst (real ones: 1/40 to 1/300).
-COMPRESSED = 1 / 25
 
 
 @dataclass(frozen=True)

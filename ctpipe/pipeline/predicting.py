@@ -19,6 +19,7 @@ from ctpipe.pipeline import classifying, segmenting
 from ctpipe.pipeline.planning import plan_runs
 from ctpipe.pipeline.plans import InferPlan
 from ctpipe.pipeline.reports import InferReport, Run
+from ctpipe.pipeline.segment_planning import plan_segment_runs
 from ctpipe.pipeline.stages import SlabCounter, store_for_writing
 from ctpipe.pipeline.waves import Volume, Work, run_volumes
 from ctpipe.predict import notes, require_exact
@@ -84,16 +85,16 @@ def infer(
     counter = SlabCounter("infer", progress, n_slabs)
     threads = loaded.spec.threads if isinstance(loaded, Segmenter) else 1
     with client_for(n_slabs, client, cores_a_task=threads) as workers:
-        spans = -(-_workers(workers) // max(1, len(chosen)))
+        spans = segmenting.spans_for(_workers(workers), len(chosen))
         volumes = [Volume(name, _work(target, name, loaded, folder, counter, spans)) for name in chosen]
         runs, failed = run_volumes(workers, volumes, counter, Device.CPU)
     return InferReport(tuple(runs.values()), failed, told)
 
 
 def _planned(store: Store, model: Model | Segmenter, chosen: Sequence[str], client: Client | None) -> InferPlan:
-    """What it would cost; a segmenter's windows and spans would be counted by its own plan, beside this one."""
+    """What it would cost."""
     if isinstance(model, Segmenter):
-        raise UsageError("so far only classifiers are planned", "leave --plan out, and try one volume with --series")
+        return plan_segment_runs(store, model, chosen, client)
     return plan_runs(store, model, chosen, client, Device.CPU)
 
 

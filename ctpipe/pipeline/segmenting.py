@@ -72,7 +72,7 @@ def volume_work(
     """The run of `model`, which lies in `folder`, over one volume, in `spans` tasks where it has as many slabs."""
     began = time.monotonic()
     key = segment_key(series, model.digest, device)
-    writer = store.labels_writer(series.id, _labels_meta(key, series, model))
+    writer = store.labels_writer(series.id, labels_meta(key, series, model))
     slabs, root = writer.slabs, str(store.root)
     if writer.committed:
         counter.add(len(slabs))
@@ -101,12 +101,18 @@ def volume_work(
     return run
 
 
-def _labels_meta(key: str, series: Series, model: Segmenter) -> LabelsMeta:
+def labels_meta(key: str, series: Series, model: Segmenter) -> LabelsMeta:
+    """What the labels of a run say of themselves."""
     return LabelsMeta(
         name=key, kind=LabelKind.PREDICTION, grid=series.grid,
         classes=dict(enumerate(model.spec.classes, start=1)), dtype=label_type(model.spec),
         provenance={"content": series.content, "model": model.digest},
     )  # fmt: skip
+
+
+def spans_for(workers: int, volumes: int) -> int:
+    """Spans of each volume, so that no worker stands idle."""
+    return -(-workers // max(1, volumes))
 
 
 def spans_of(slabs: Sequence[Slab], count: int) -> list[tuple[Slab, ...]]:
@@ -130,7 +136,7 @@ def predict_span(task: SpanTask) -> SpanOutcome:
     windows, clamped = 0, False
     model = segmenter_of(task.model) if found < len(done) else None
     series = open_store(task.store)[task.series]
-    for group in _missing(done):
+    for group in missing_slabs(done):
         assert model is not None
         box = task.facts.box if task.facts else None
         stream = SlabStream(model, SegmentPlan.of(model.spec, series.grid, box), series, task.facts)
@@ -141,7 +147,7 @@ def predict_span(task: SpanTask) -> SpanOutcome:
     return SpanOutcome(tuple(record for record in done.values() if record is not None), windows, found, clamped)
 
 
-def _missing(done: dict[Slab, SlabRecord | None]) -> list[list[Slab]]:
+def missing_slabs(done: dict[Slab, SlabRecord | None]) -> list[list[Slab]]:
     """Runs of neighbouring slabs that have no record."""
     groups: list[list[Slab]] = []
     for slab, record in done.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -36,13 +36,13 @@ class WindowScores:
 
 
 def score_windows(model: Segmenter, plan: SegmentPlan, source: PlaneSource, facts: Facts | None, first: int,
-                  stop: int) -> Iterator[WindowScores]:
-    """Scores of all windows that touch network planes first..stop-1, ordered along z.
+                  stop: int, wanted: Callable[[Window], bool] | None = None) -> Iterator[WindowScores]:
+    """Scores of all windows that touch network planes first..stop-1, ordered along z; of those that are `wanted`.
 
     Reading and resampling run ahead in a thread of their own, and so do the forward passes. Scores depend on the
     model and the volume alone, not on first and stop.
     """
-    windows = plan.windows(first, stop)
+    windows = [window for window in plan.windows(first, stop) if wanted is None or wanted(window)]
     if not windows:
         return
     bottom = windows[0].start.z - plan.below.z

@@ -123,6 +123,61 @@ def test_the_command_line_runs_an_imported_model(made, tmp_path, capsys) -> None
     assert len(told["runs"]) == 2
 
 
+def test_a_plan_counts_what_the_run_takes(made, tmp_path) -> None:
+    store = shutil.copytree(made[0], tmp_path / "S")
+    planned = ctpipe.infer(store, made[1], plan=True)
+    assert planned.exit_code == 0
+    assert not list(store.glob("*.ome.zarr/labels/????????????????"))  # nothing was written
+    assert planned.totals["flops"] > 1e6
+    report = ctpipe.infer(store, made[1])
+    assert {one.run: one.windows for one in planned.passes} == {run.run: run.windows for run in report.runs}
+    again = ctpipe.infer(store, made[1], plan=True)
+    assert {one.state for one in again.passes} == {"committed"}
+    assert again.totals["windows"] == again.totals["tasks"] == 0
+
+
+def test_a_plan_that_cannot_fit_says_what_would(made, tmp_path, monkeypatch, capsys) -> None:
+    from ctpipe.cluster import connecting
+
+    monkeypatch.setattr(connecting, "_memory_free", lambda: 100 << 20)
+    assert cli.main(["infer", str(made[0]), "--model", str(made[1]), "--plan"]) == 4
+    assert "more" in capsys.readouterr().err
+
+
+def test_a_voxel_is_explained_by_the_windows_over_it(made, tmp_path) -> None:
+    store = shutil.copytree(made[0], tmp_path / "S")
+    name = sorted(ctpipe.open_store(store))[0]
+    run = ctpipe.infer(store, made[1], series=name).runs[0]
+    labels = ctpipe.open_store(store)[name].labels[run.run].read_planes(0, 70)
+    voxels = [tuple(np.argwhere(labels == label)[7].tolist()) for label in np.unique(labels)]
+    for voxel in [*voxels, (0, 0, 0), (69, 55, 59), (33, 20, 31)]:
+        told = pipeline.explain(store, name, voxel)
+        assert told.label == labels[voxel]
+        assert sum(window.share for window in told.windows) == pytest.approx(1, abs=1e-4)
+        assert told.model == made[2].digest
+        mean = {key: sum(window.share * window.scores[key] for window in told.windows)
+                for key in ("background", "liver", "livertumor")}  # fmt: skip
+        assert sum(mean.values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_an_explanation_that_does_not_agree_is_an_error(made, tmp_path) -> None:
+    """The stored label is compared with what the windows give: a painted voxel would be told."""
+    from ctpipe.pipeline import segment_explaining
+
+    store = shutil.copytree(made[0], tmp_path / "S")
+    name = sorted(ctpipe.open_store(store))[0]
+    run = ctpipe.infer(store, made[1], series=name).runs[0]
+    series = ctpipe.open_store(store)[name]
+    labels = series.labels[run.run]
+    planes = labels.read_planes(0, 70)
+    labels.read_planes = lambda start, stop: (planes[start:stop] + 1) % 3
+    from ctpipe.errors import RunError
+    from ctpipe.words import ZYX
+
+    with pytest.raises(RunError, match="its windows give"):
+        segment_explaining.explain_segment(series, ZYX(10, 20, 20), labels, store / "models" / made[2].digest)
+
+
 def test_exact_is_a_word_for_classifiers(made) -> None:
     with pytest.raises(UsageError, match="exact=required is for classifiers"):
         ctpipe.infer(made[0], made[1], exact="required")
