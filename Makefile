@@ -11,7 +11,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ctpipe needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[review,pacs,cloud]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[review,pacs,cloud,export]' --group dev
 	touch $@
 
 # Debian packages that a viewer without a screen needs; skipped with a word where they cannot be installed

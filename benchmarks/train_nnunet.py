@@ -115,6 +115,7 @@ def plan(number: int, planner: str, configurations: list[str]) -> str:
     from nnunetv2.paths import nnUNet_preprocessed
     from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 
+    os.environ.update({"nnUNet_n_proc_DA": "1"})  # taken for the threads of torch here
     api.extract_fingerprints([number], num_processes=1, check_dataset_integrity=True, show_progress_bar=False)
     plans_name = api.plan_experiments([number], planner, gpu_memory_target_in_gb=MEMORY_GB)
     path = Path(str(nnUNet_preprocessed)) / convert_id_to_dataset_name(number) / f"{plans_name}.json"
@@ -144,7 +145,7 @@ def train_fold(folder: Path, name: str, plans_name: str, configuration: str, fol
     plans = json.loads((preprocessed / f"{plans_name}.json").read_text())
     plans["continue_training"] = False  # the trainer takes this out again
     dataset = json.loads((preprocessed / "dataset.json").read_text())
-    os.environ.update({"nnUNet_n_proc_DA": "0"})  # no worker processes; the planner wants at least one
+    os.environ.update({"nnUNet_n_proc_DA": "0"})  # no worker processes
     trainer = nnUNetTrainer(plans, configuration, fold, dataset, torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch = EPOCHS, ITERATIONS
     trainer.num_val_iterations_per_epoch = VALIDATIONS

@@ -14,6 +14,8 @@ ABSOLUTE_PATH = r"^(/|[A-Za-z]:[\\/]|[a-z][a-z0-9+]*://).+$"
 DIGEST = r"^[0-9a-f]{4,64}$"
 PATIENT = r"^p-[0-9a-f]{4,16}$"
 RECIPE = r"^([A-Za-z0-9_-]+|(/|[A-Za-z]:[\\/]).+\.toml)$"
+LABELS = r"^(truth(-[0-9a-f]+)?|review-[0-9A-Za-z-]+|[0-9a-f]{4,64})$"
+TARGET = r"^(pacs(\+tls)?|dicomweb\+https?)://[^?#]+(\?aet=[A-Za-z0-9_.-]{1,16})?$"
 CLASSES = r"^([^/\\]+=[0-9]+(:[^/\\]+)?|(/|[A-Za-z]:[\\/]).+\.toml)$"
 
 # of a URL's query, what names a patient (rather than a study or series): it would stay in Prefect's database
@@ -28,6 +30,7 @@ Source = Annotated[
         description="absolute path, or URL of a DICOMweb server or PACS that asks by UID or date",
     ),
 ]
+Target = Annotated[str, Field(pattern=TARGET, description="pacs://AET@HOST:PORT or dicomweb+https://HOST/ROOT")]
 Digest = Annotated[str, Field(pattern=DIGEST, description="series id or run key as `ctpipe ls` shows it, or its start")]
 Patient = Annotated[str, Field(pattern=PATIENT, description="patient as `ctpipe ls` shows it (p-…), never a PatientID")]
 RecipeName = Annotated[str, Field(pattern=RECIPE, description="name of a recipe, or absolute path of its TOML file")]

@@ -23,7 +23,7 @@ def add(verbs: Any, verb_of: Callable[..., Any], as_json: Callable[[Any], None])
 ctpipe models                                networks and recipes that can be trained
 ctpipe models ls S                           and the models of a store, with their licences
 ctpipe models show MODEL                     its classes, window, training or origin, and digest
-ctpipe models import RESULTS --out MODEL     an nnU-Net v2 result folder, as it is
+ctpipe models import PATH --out MODEL        nnU-Net v2 results, a MONAI bundle, ONNX or TorchScript, as they are
 """)  # fmt: skip
     as_json(verb)
     verb.set_defaults(store=os.environ.get("CTPIPE_STORE"))
@@ -48,8 +48,11 @@ ctpipe models show MODEL --json
 ctpipe models import Dataset003_Liver/nnUNetTrainer__nnUNetPlans__3d_fullres --out MODEL --licence "CC BY 4.0"
 ctpipe models import Dataset003_Liver --configuration 2d --folds 0,1 --out MODEL --licence "CC BY 4.0"
 ctpipe models import Dataset003_Liver.zip --folds all --axes SAL --out MODEL --licence "CC BY 4.0"
+ctpipe models import spleen_ct_segmentation --out MODEL --licence Apache-2.0
+ctpipe models import network.onnx --spec network.toml --out MODEL --licence "CC BY 4.0"
 """)  # fmt: skip
-    taking.add_argument("path", metavar="PATH", help="nnU-Net's result folder or its zip")
+    taking.add_argument("path", metavar="PATH",
+                        help="nnU-Net's result folder or its zip, a MONAI bundle, an .onnx or TorchScript file")
     taking.add_argument("--out", required=True, metavar="MODEL", help="folder to write")
     taking.add_argument("--licence", metavar="TEXT", help="of the weights; needed where the model does not say it")
     taking.add_argument("--configuration", metavar="NAME", help="of nnU-Net: 2d, 3d_fullres, 3d_lowres")
@@ -59,8 +62,10 @@ ctpipe models import Dataset003_Liver.zip --folds all --axes SAL --out MODEL --l
     taking.add_argument("--axes", metavar="ABC", help="patient sides to which array axes grow, as in SPL, SAL or SAR")
     taking.add_argument("--threads", type=int, default=2, metavar="N",
                         help="of torch, part of what decides the last bits (default: 2)")  # fmt: skip
+    taking.add_argument("--spec", metavar="FILE.toml", type=Path,
+                        help="for ONNX and TorchScript: classes, axes, patch, spacing, normalisation")  # fmt: skip
     taking.add_argument("--trust", action="store_true",
-                        help="load a pickle that holds more than tensors: it runs whatever is in it")  # fmt: skip
+                        help="read TorchScript, or a pickle of more than tensors: that runs what is in it")
     as_json(taking)
 
 
@@ -174,7 +179,7 @@ def take(args: argparse.Namespace) -> int:
     if args.threads < 1:
         raise UsageError(f"{args.threads} threads compute nothing", "give --threads 1 or more")
     wishes = Wishes(licence=args.licence, configuration=args.configuration, folds=args.folds, axes=args.axes,
-                    checkpoint=args.checkpoint, threads=args.threads, trust=args.trust)  # fmt: skip
+                    checkpoint=args.checkpoint, threads=args.threads, spec=args.spec, trust=args.trust)  # fmt: skip
     taken = import_model(args.path, wishes)
     model, out = taken.segmenter, Path(args.out)
     if (out / "model.json").exists() and load_spec(out).digest() != model.digest:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ctpipe import __version__
-from ctpipe.cli import commands, explain, models, patches, post
+from ctpipe.cli import commands, explain, export, models, patches, post
 
 Run = Callable[[argparse.Namespace], int]
 VERBS = ("check", "ingest", "listen", "ls", "train", "infer", "evaluate", "review", "demo", "verify", "gc", "rm",
-         "models", "explain", "patches", "post", "doctor", "deploy")  # fmt: skip
+         "models", "explain", "patches", "post", "export", "send", "doctor", "deploy")  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,13 +49,14 @@ def _parser() -> _Parser:
         "  ctpipe post S --run RUN --steps STEPS                components, holes, distances, votes\n"
         "  ctpipe evaluate S --run RUN                          predictions against truth\n"
         "  ctpipe explain S SERIES Z Y X                        why a voxel has its label\n"
-        "  ctpipe review S                                      look and correct in napari",
+        "  ctpipe review S                                      look and correct in napari\n"
+        "  ctpipe export S SERIES --labels RUN --to seg --out FILE   SEG, RTSTRUCT, NIfTI, STL, tables",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ctpipe {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_check, _ingest, _listen, _ls, _train, _infer, _evaluate, _review, _demo, _verify, _gc, _rm, _models,
-                _explain, _patches, _post, _doctor, _deploy):  # fmt: skip
+                _explain, _patches, _post, _export, _doctor, _deploy):  # fmt: skip
         add(verbs)
     return parser
 
@@ -280,6 +281,10 @@ def _post(verbs: Any) -> None:
     post.add(verbs, _verb, _store, _cluster, _json)
 
 
+def _export(verbs: Any) -> None:
+    export.add(verbs, _verb, _store, _json)
+
+
 def _doctor(verbs: Any) -> None:
     verb = _verb(verbs, "doctor", "say what is missing on this machine, and the cure", commands.doctor, """
 ctpipe doctor
@@ -294,7 +299,8 @@ ctpipe deploy run ingest --param source=/data/ct --param store=S   run the one d
 ctpipe deploy status
 """)  # fmt: skip
     verb.add_argument("action", choices=["up", "run", "status"])
-    verb.add_argument("flow", nargs="?", metavar="FLOW", help="ingest, train, infer, evaluate or patches (for run)")
+    verb.add_argument("flow", nargs="?", metavar="FLOW",
+                      help="ingest, train, infer, evaluate, patches or export (for run)")  # fmt: skip
     verb.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="VALUE is text or JSON")
     verb.add_argument("--watch", action="store_true", help="wait for the end; exit code 3 when the flow fails")
     _json(verb)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ctpipe.dicom.judging import with_padding
     from ctpipe.dicom.ledger import ledger_of
     from ctpipe.dicom.listener import listen
+    from ctpipe.dicom.originals import Original, Originals, find_originals
+    from ctpipe.dicom.sending import SendReport, send
     from ctpipe.dicom.sources import Fault, Item, Locator, iter_items, walk
     from ctpipe.dicom.structure import Structure
     from ctpipe.dicom.structures import Structures, label_planes, match_structures, read_structures
@@ -32,14 +34,18 @@ _HOMES = {
     "Item": "sources",
     "Locator": "sources",
     "Options": "arrange",
+    "Original": "originals",
+    "Originals": "originals",
     "PlaneSource": "volumes",
     "Pseudonyms": "identity",
+    "SendReport": "sending",
     "Structure": "structure",
     "Structures": "structures",
     "Verdict": "verdict",
     "VolumeSource": "volumes",
     "check": "checking",
     "fetch": "fetched",
+    "find_originals": "originals",
     "is_network": "fetched",
     "iter_items": "sources",
     "label_planes": "structures",
@@ -52,6 +58,7 @@ _HOMES = {
     "read_planes": "volumes",
     "read_slab": "volumes",
     "read_structures": "structures",
+    "send": "sending",
     "synthetic_uid": "synthetic",
     "walk": "sources",
     "with_padding": "judging",
@@ -70,9 +77,9 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Assignment", "ClassTable", "Examination", "Fault", "Item", "Locator", "Options", "PlaneSource", "Pseudonyms",
-    "Structure", "Structures", "Verdict", "VolumeSource", "check", "fetch", "is_network", "iter_items",
-    "label_planes", "ledger_of", "listen", "load_pseudonyms", "match_structures", "part_of", "plane_table",
-    "read_planes", "read_slab", "read_structures", "synthetic_uid", "walk", "with_padding", "write_ct_series",
-    "write_mask_series", "write_rtstruct",
+    "Assignment", "ClassTable", "Examination", "Fault", "Item", "Locator", "Options", "Original", "Originals",
+    "PlaneSource", "Pseudonyms", "SendReport", "Structure", "Structures", "Verdict", "VolumeSource", "check", "fetch",
+    "find_originals", "is_network", "iter_items", "label_planes", "ledger_of", "listen", "load_pseudonyms",
+    "match_structures", "part_of", "plane_table", "read_planes", "read_slab", "read_structures", "send",
+    "synthetic_uid", "walk", "with_padding", "write_ct_series", "write_mask_series", "write_rtstruct",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import stat
 from dataclasses import dataclass, field
@@ -32,8 +33,12 @@ class Pseudonyms:
         return "p-" + self._digest("patient", text)
 
     def uid(self, text: str) -> str:
-        """Pseudonym of a study, series, instance or frame-of-reference UID: 'u-' and 16 hex digits."""
-        return text if self.keep_uids else "u-" + self._digest("uid", text)
+        """Pseudonym of a study, series, instance or frame-of-reference UID: 'u-' and 16 hex digits.
+
+        A UID that `uid_of_pseudonym` made is the pseudonym that it was made of: what was exported under pseudonyms
+        comes back to its own volume.
+        """
+        return text if self.keep_uids else pseudonym_of_uid(text) or "u-" + self._digest("uid", text)
 
     def text(self, text: str) -> str:
         """Pseudonym of a text that serves only to tell things apart: 16 hex digits."""
@@ -42,6 +47,31 @@ class Pseudonyms:
     def _digest(self, domain: str, text: str) -> str:
         message = f"ctpipe/1/{domain}\0".encode() + text.encode("utf-8", "surrogateescape")
         return hmac.new(self.key, message, hashlib.sha256).hexdigest()[:16]
+
+
+def uid_of_pseudonym(pseudonym: str) -> str:
+    """A UID that stands for the pseudonym 'u-…' in DICOM objects: a UUID of version 8 (RFC 9562 5.8) under 2.25.
+
+    Only what is exported without its originals has such UIDs (decision 0009); they tell no more than the pseudonym.
+    """
+    number = int(pseudonym.removeprefix("u-"), 16)
+    return f"2.25.{(_MARK | number >> 62) << 64 | 0b10 << 62 | number & _LOW}"
+
+
+def pseudonym_of_uid(text: str) -> str | None:
+    """The pseudonym that a UID of `uid_of_pseudonym` stands for; None for any other UID."""
+    digits = text.removeprefix("2.25.")
+    if digits == text or not re.fullmatch(r"[1-9][0-9]{30,38}", digits):
+        return None
+    high, low = divmod(int(digits), 1 << 64)
+    if high & ~3 != _MARK or low >> 62 != 0b10:
+        return None
+    return f"u-{(high & 3) << 62 | low & _LOW:016x}"
+
+
+# "ctpipe", the version (8) and ten bits of nothing; the last two bits and 62 more hold the pseudonym.
+_MARK = int.from_bytes(b"ctpipe", "big") << 16 | 8 << 12
+_LOW = (1 << 62) - 1
 
 
 def key_path() -> Path:

@@ -89,7 +89,7 @@ class PacsSession:
     def _find(self, level: str, keys: Mapping[str, str]) -> list[dict[str, str]]:
         """The matches of one C-FIND, as text of the keys that were asked for."""
         matches = []
-        with self._association([(FIND, None)], []) as assoc:
+        with self.association([(FIND, None)]) as assoc:
             for status, identifier in assoc.send_c_find(_identifier(level, keys), FIND):
                 code = self._code(status, "a query")
                 if code in _PENDING and identifier is not None:
@@ -109,12 +109,12 @@ class PacsSession:
         # a context for each syntax, so that the PACS may send each instance as it is stored
         contexts = [(GET, None), *((kind, syntax) for kind, syntaxes in STORAGE.items() for syntax in syntaxes)]
         roles = [build_role(kind, scp_role=True) for kind in STORAGE]
-        with self._association(contexts, [(evt.EVT_C_STORE, receiver.store)], receiver.guard, roles) as assoc:
+        with self.association(contexts, [(evt.EVT_C_STORE, receiver.store)], receiver.guard, roles) as assoc:
             return self._outcome(assoc.send_c_get(_series(wanted), GET))
 
     def _move(self, wanted: SeriesRef) -> tuple[int | None, int]:
         """(instances completed, instances failed) of one C-MOVE to ourselves."""
-        with self._association([(MOVE, None)], []) as assoc:
+        with self.association([(MOVE, None)]) as assoc:
             return self._outcome(assoc.send_c_move(_series(wanted), self.url.calling, MOVE))
 
     def _outcome(self, responses: Iterator[tuple[Dataset, Dataset | None]]) -> tuple[int | None, int]:
@@ -147,9 +147,11 @@ class PacsSession:
 
     # ------------------------------------------------------------------------------------ associations
     @contextmanager
-    def _association(
-        self, contexts: list[tuple[str, str | None]], handlers: list[Any], guard: Guard | None = None, roles: Any = None
-    ) -> Iterator[Any]:
+    def association(
+        self, contexts: list[tuple[str, str | None]], handlers: list[Any] | None = None, guard: Guard | None = None,
+        roles: Any = None,
+    ) -> Iterator[Any]:  # fmt: skip
+        """An association in which the PACS takes at least the first context; released at the end. InputError."""
         entity = application_entity(self.url.calling, self.limits)
         from pynetdicom import evt
 
@@ -157,7 +159,7 @@ class PacsSession:
             entity.add_requested_context(abstract, syntax) if syntax else entity.add_requested_context(abstract)
         assoc = self._associate(
             entity, ext_neg=roles, max_pdu=entity.maximum_pdu_size,
-            evt_handlers=[(evt.EVT_CONN_OPEN, (guard or Guard(self.limits)).opened), *handlers],
+            evt_handlers=[(evt.EVT_CONN_OPEN, (guard or Guard(self.limits)).opened), *(handlers or [])],
             tls_args=(tls_context(), self.url.host) if self.url.secure else None,
         )  # fmt: skip
         try:

@@ -89,6 +89,24 @@ def is_uid(text: object) -> bool:
 
 def parse_url(path: str | os.PathLike[str]) -> RemoteUrl:
     """The source that a URL names. Raises UsageError, which quotes nothing of the URL but its kind."""
+    url = _parsed(path)
+    _refuse_everything(url)
+    return url
+
+
+def parse_target(path: str) -> RemoteUrl:
+    """The server that a URL names, to send to: no study, series or query, but for aet= of a PACS. Raises UsageError."""
+    if not is_network(path):
+        raise UsageError("what is sent goes to no URL of a PACS or a DICOMweb server",
+                         "such as pacs://ORTHANC@pacs.example.org:4242 or dicomweb+https://pacs.example.org/dicom-web")
+    url = _parsed(path)
+    if url.study_keys or set(url.series_keys) - {"Modality"} or url.move_port is not None:
+        raise UsageError("a URL to send to names a study, a series or a query",
+                         "name the server only, and aet= of a PACS")  # fmt: skip
+    return url
+
+
+def _parsed(path: str | os.PathLike[str]) -> RemoteUrl:
     text = os.fspath(path)
     if isinstance(path, Path):
         text = re.sub(r":/+", "://", text, count=1)  # Path makes one slash of two
@@ -125,7 +143,6 @@ def _web_url(parts: SplitResult, host: str, port: int | None) -> RemoteUrl:
         series_keys = {"SeriesInstanceUID": series} | series_keys
     url = RemoteUrl("dicomweb", secure, host, port or (443 if secure else 80), root=root,
                     study_keys=study_keys, series_keys=_with_modality(series_keys))  # fmt: skip
-    _refuse_everything(url)
     if not secure and not _is_loopback_name(host) and not _listed(url):
         raise UsageError(f"{url.place} would be spoken to without encryption",
                          f"use dicomweb+https://, or list the host in {HOSTS_VARIABLE}")  # fmt: skip
@@ -159,7 +176,6 @@ def _pacs_url(parts: SplitResult, host: str, port: int | None) -> RemoteUrl:
     url = RemoteUrl("pacs", _SCHEMES[parts.scheme], host, port or (2762 if _SCHEMES[parts.scheme] else 104),
                     called=called, calling=calling, move_port=int(move_port or 11112) if retrieve == "move" else None,
                     study_keys=study_keys, series_keys=_with_modality(series_keys))  # fmt: skip
-    _refuse_everything(url)
     return url
 
 

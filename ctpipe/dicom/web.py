@@ -1,4 +1,4 @@
-"""DICOMweb: QIDO-RS to find series, WADO-RS to fetch them as they are stored (PS3.18 10.6, 10.4).
+"""DICOMweb: QIDO-RS finds series, WADO-RS fetches them as they are stored, STOW-RS stores (PS3.18 10.6, 10.4, 10.5).
 
 RELIABILITY X8: the server's address is resolved once and pinned, no redirect is followed, no URL out of an answer is
 ever opened (RetrieveURL, BulkDataURI), proxies of the environment are not used, every answer has a limit on size and
@@ -8,6 +8,7 @@ time. Retrieved files pass to disk as they arrive.
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ MAX_HEAD_BYTES = 1 << 20
 PAGE = 1000  # series or studies a question; an archive may give fewer
 MAX_PAGES = 100
 _STUDY_UID, _SERIES_UID, _MODALITY, _N_INSTANCES = "0020000D", "0020000E", "00080060", "00201209"
+# Answers that are about the instance, not about the server (PS3.18 10.5.3).
+_NOT_STORED = (202, 400, 409, 415)
 # The stored transfer syntax, whatever it is (PS3.18 8.7.3.5.2): nothing is decoded or encoded for us.
 _AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
@@ -79,7 +82,7 @@ class WebSession:
         count = wanted.count
         if count is None:
             count = len(self._search(f"{path}/instances", {})) or None
-        with self._get(path, _AS_STORED, self.limits.total_bytes) as (status, headers, body):
+        with self._ask("GET", path, _AS_STORED, self.limits.total_bytes) as (status, headers, body):
             self._refuse_status(status, headers, partial=False)
             boundary = boundary_of(headers.get("content-type", ""))
             if boundary is None:
@@ -91,6 +94,26 @@ class WebSession:
                 raise InputError(f"a series of {self.url.place} broke off", "try again") from None
         if count is not None and inbox.count != count:
             raise InputError(f"{self.url.place} sent {inbox.count} of {count} instances of a series", "try again")
+
+    def stow(self, data: bytes) -> str | None:
+        """Store one part 10 file (STOW-RS, PS3.18 10.5). None once the server has it, else one line that says why not.
+
+        Raises InputError where the server cannot be spoken to.
+        """
+        boundary = f"ctpipe-{secrets.token_hex(16)}"
+        kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
+        body = b"".join((head, data, f"\r\n--{boundary}--\r\n".encode("ascii")))
+        with self._ask("POST", "/studies", "application/dicom+json", MAX_JSON_BYTES, kind, body) as (status, headers,
+                                                                                                   answer):  # fmt: skip
+            text = b"".join(answer)
+            if status not in (200, *_NOT_STORED):
+                self._refuse_status(status, headers, partial=False)
+        reasons = _failures(text)
+        if status == 200 and not reasons:
+            return None
+        told = f" (reason {', '.join(reasons)})" if reasons else ""
+        return f"{self.url.place} refuses it (status {status}){told}"
 
     # ------------------------------------------------------------------------------------ requests
     def _search(self, path: str, keys: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -106,7 +129,7 @@ class WebSession:
 
     def _page(self, path: str, keys: Mapping[str, str]) -> list[dict[str, Any]]:
         query = urlencode(keys, quote_via=quote)
-        with self._get(f"{path}?{query}", "application/dicom+json", MAX_JSON_BYTES) as (status, headers, body):
+        with self._ask("GET", f"{path}?{query}", "application/dicom+json", MAX_JSON_BYTES) as (status, headers, body):
             if status == 204:
                 return []
             self._refuse_status(status, headers, partial=True)
@@ -120,16 +143,21 @@ class WebSession:
         return document
 
     @contextmanager
-    def _get(self, path: str, accept: str, max_bytes: int) -> Iterator[tuple[int, dict[str, str], Iterable[bytes]]]:
+    def _ask(
+        self, method: str, path: str, accept: str, max_bytes: int, kind: str = "", content: bytes | None = None
+    ) -> Iterator[tuple[int, dict[str, str], Iterable[bytes]]]:
         """(status, headers by lower-case name, body as it arrives) of one request. Raises InputError."""
         scheme = b"https" if self.url.secure else b"http"
         target = quote(self.url.root + path, safe="/?&=%:+,;@!$'()*~").encode("ascii")
         address = httpcore.URL(scheme=scheme, host=self.url.host.encode("ascii"), port=self.url.port, target=target)
         timeout = {"connect": self.limits.connect_seconds, "read": self.limits.silence_seconds,
                    "write": self.limits.silence_seconds, "pool": self.limits.silence_seconds}  # fmt: skip
+        sent = [("Accept", accept)]
+        if content is not None:
+            sent += [("Content-Type", kind), ("Content-Length", str(len(content)))]
         self._network.begin()
         try:
-            with self._pool.stream("GET", address, headers=[*self._headers, ("Accept", accept)],
+            with self._pool.stream(method, address, headers=[*self._headers, *sent], content=content,
                                    extensions={"timeout": timeout}) as response:  # fmt: skip
                 self._network.allow(max_bytes)
                 headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
@@ -237,6 +265,18 @@ def _text(entry: Mapping[str, Any], tag: str) -> str | None:
     values = element.get("Value") if isinstance(element, dict) else None
     value = values[0] if isinstance(values, list) and values else None
     return str(value) if isinstance(value, str | int | float) else None
+
+
+def _failures(text: bytes) -> list[str]:
+    """Failure reasons (PS3.3 C.14: numbers) that the answer to a STOW-RS request gives for its instances."""
+    try:
+        document = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError):
+        return []
+    failed = document.get("00081198") if isinstance(document, dict) else None
+    items = failed.get("Value") if isinstance(failed, dict) else None
+    reasons = [_text(item, "00081197") or "" for item in items or () if isinstance(item, dict)]
+    return [reason if reason.isascii() and reason.isdecimal() and len(reason) < 6 else "unknown" for reason in reasons]
 
 
 def _uid(entry: Mapping[str, Any], tag: str) -> str:

@@ -171,4 +171,23 @@ def _faults(spec: SegmenterSpec) -> list[str]:
         f"spacing {spec.spacing_mm}": spec.spacing_mm is None or all(mm is None or mm > 0 for mm in spec.spacing_mm),
         f"std {spec.normalise.std}": spec.normalise.std > 0,
     }
+    for name, value, known in _named(spec):
+        rules[f"{name} {value!r}"] = value in known
     return [what for what, right in rules.items() if not right]
+
+
+def _named(spec: SegmenterSpec) -> list[tuple[str, Any, tuple[Any, ...]]]:
+    """Fields of a closed list of values: name, value, the list. Types do not hold back what a file says."""
+    found: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("crop", spec.crop, ("none", "nonzero")), ("windows", spec.windows, ("nnunet", "cover")),
+        ("weight", spec.weight, ("gaussian", "gaussian-middle", "constant")),
+        ("blend", spec.blend, ("logits", "probabilities")),
+        ("normalisation", spec.normalise.scheme, ("stated", "volume", "range")),
+    ]  # fmt: skip
+    for resampling in (spec.resample_in, spec.resample_out):
+        found += [
+            ("order", resampling.order, (0, 1, 3)), ("separate order", resampling.order_separate, (0, 1, 3)),
+            ("separate", resampling.separate, ("auto", "always", "never")),
+            ("align", resampling.align, ("extent", "first")),
+        ]  # fmt: skip
+    return found

@@ -46,10 +46,24 @@ def _unet(weights: bytes, spec: SegmenterSpec, where: str) -> Scorer:
     return of_module(unet_of(spec), weights, where)
 
 
+def _onnx(weights: bytes, spec: SegmenterSpec, where: str) -> Scorer:
+    from ctpipe.models.onnx_scorer import onnx_scorer
+
+    return onnx_scorer(weights, spec, where)
+
+
+def _monai(weights: bytes, spec: SegmenterSpec, where: str) -> Scorer:
+    from ctpipe.models.monai_networks import build_monai
+
+    return of_module(build_monai(spec.options), weights, where)
+
+
 # (weights, spec, where they came from) -> a network; the name is the spec's `network`
 _KINDS: dict[str, Callable[[bytes, SegmenterSpec, str], Scorer]] = {
     "plain-conv-unet": _unet,
     "residual-encoder-unet": _unet,
+    "onnx": _onnx,
+    "monai": _monai,
 }
 
 
@@ -58,8 +72,7 @@ def unet_of(spec: SegmenterSpec) -> nn.Module:
     from ctpipe.models.unets import UNet, UNetOptions
 
     options = UNetOptions.of(spec.options, spec.outputs)
-    sides = zip(spec.patch[-options.dims :], options.divisors, strict=True)
-    odd = [f"{side} by {by}" for side, by in sides if side % by]
+    odd = options.odd_sides(spec.patch)
     if odd:
         raise UsageError(f"patch {spec.patch} cannot be halved as often as the U-Net does ({', '.join(odd)})",
                          "give the patch that the network was trained with")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -110,13 +111,10 @@ class UNetOptions:
         }
         return [what for what, right in rules.items() if not right]
 
-    @property
-    def divisors(self) -> tuple[int, ...]:
-        """What the patch must be a multiple of along each axis, for skips to meet what comes up."""
-        found = [1] * self.dims
-        for stride in self.strides:
-            found = [a * b for a, b in zip(found, stride, strict=True)]
-        return tuple(found)
+    def odd_sides(self, patch: tuple[int, ...]) -> list[str]:
+        """Sides of a patch (its last `dims` count) that are no multiples of all strides: skips would not meet."""
+        by = [prod(strides) for strides in zip(*self.strides, strict=True)]
+        return [f"{side} by {n}" for side, n in zip(patch[-self.dims :], by, strict=True) if side % n]
 
 
 class _Unit(nn.Module):
@@ -156,7 +154,7 @@ class _Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """float32 (n, 1, *patch) -> logits (n, outputs, *patch); the patch a multiple of `UNetOptions.divisors`."""
+    """float32 (n, 1, *patch) -> logits (n, outputs, *patch); the patch a multiple of all strides."""
 
     def __init__(self, o: UNetOptions, *, residual: bool) -> None:
         super().__init__()

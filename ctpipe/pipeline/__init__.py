@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ctpipe.pipeline.case import write_case_page
     from ctpipe.pipeline.explaining import Explanation, explain
+    from ctpipe.pipeline.exporting import Exported, ExportReport, export, export_all
     from ctpipe.pipeline.fitting import train, train_model
     from ctpipe.pipeline.judging import evaluate
     from ctpipe.pipeline.post_processing import PostReport, PostRun, post_process
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "EvaluateReport": "reports",
     "Explanation": "explaining",
+    "ExportReport": "exporting",
+    "Exported": "exporting",
     "InferReport": "reports",
     "IngestReport": "reports",
     "PostReport": "post_processing",
@@ -32,6 +35,8 @@ _HOMES = {
     "check_json": "reports",
     "evaluate": "judging",
     "explain": "explaining",
+    "export": "exporting",
+    "export_all": "exporting",
     "infer": "predicting",
     "ingest": "taking",
     "post_process": "post_processing",
@@ -54,4 +59,5 @@ __all__ = [
     "EvaluateReport", "Explanation", "InferReport", "IngestReport", "PostReport", "PostRun", "TrainReport", "check",
     "check_json", "evaluate", "explain", "infer", "ingest", "post_process", "save_table", "train", "train_model",
     "write_case_page",
+    "ExportReport", "Exported", "export", "export_all",
 ]  # fmt: skip

@@ -20,40 +20,37 @@ class _End:
 
 @contextmanager
 def ahead(items: Iterable[Item], depth: int = 1) -> Iterator[Iterator[Item]]:
-    """The items, made in a thread of their own up to `depth` ahead of their use; that thread ends with the context.
+    """The items, made in a thread of their own up to `depth` ahead of the one in use; it ends with the context.
 
     What making an item raises is raised where the item would have come.
     """
-    waiting: queue.Queue[Item | _End] = queue.Queue(maxsize=depth)
+    made: queue.SimpleQueue[Item | _End] = queue.SimpleQueue()
+    room = threading.Semaphore(depth)  # before an item is made, not behind it: one that waits for room takes room
     stop = threading.Event()
 
-    def put(item: Item | _End) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
     def make() -> None:
+        error: BaseException | None = None
         try:
-            for item in items:
-                if not put(item):
-                    return
-        except BaseException as error:  # whatever it is, the consumer raises it
-            put(_End(error))
-            return
-        put(_End(None))
+            source = iter(items)
+            while room.acquire() and not stop.is_set():
+                item = next(source, made)
+                if item is made:
+                    break
+                made.put(item)  # type: ignore[arg-type]
+        except BaseException as raised:  # whatever it is, the consumer raises it
+            error = raised
+        made.put(_End(error))
 
     def use() -> Iterator[Item]:
         while True:
-            item = waiting.get()
+            item = made.get()
             if isinstance(item, _End):
                 if item.error is not None:
                     raise item.error
                 return
+            room.release()
             yield item
+            del item
 
     thread = threading.Thread(target=make, daemon=True, name="ctpipe-ahead")
     thread.start()
@@ -61,4 +58,5 @@ def ahead(items: Iterable[Item], depth: int = 1) -> Iterator[Iterator[Item]]:
         yield use()
     finally:
         stop.set()
+        room.release()
         thread.join()

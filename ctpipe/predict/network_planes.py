@@ -62,15 +62,23 @@ class NetworkPlanes:
         values = self._normalised(hu) if self.spec.normalise_first else hu.astype(np.float32)
         if not self._in_plane and self.plan.inward[0].identity:
             return values
-        exact = values.astype(np.float64)
-        for axis in self._in_plane:
-            from ctpipe.volume.tap_kernels import resample  # numba
+        # one plane at a time: buffers stay small, and in the cache
+        last = self.plan.inward[0].identity and not (self._limited and self.plan.separate != 0)
+        out = np.empty((len(values), *self.plan.shape[1:]), np.float32 if last else np.float64)
+        for plane, resampled in zip(values, out, strict=True):
+            resampled[...] = self._resampled(plane)
+        return out
 
+    def _resampled(self, plane: NDArray[np.float32]) -> NDArray[np.float64]:
+        """One plane (y, x) after the taps along y and x."""
+        from ctpipe.volume.tap_kernels import resample  # numba
+
+        exact = plane[None].astype(np.float64)
+        for axis in self._in_plane:
             exact = resample(exact, self.plan.inward[axis], axis)
         if self._limited and self.plan.separate == 0:
-            lows, highs = values.min(axis=(1, 2), keepdims=True), values.max(axis=(1, 2), keepdims=True)
-            np.clip(exact, lows, highs, out=exact)
-        return exact
+            np.clip(exact, plane.min(), plane.max(), out=exact)
+        return exact[0]
 
     def _across_planes(self, kept: NDArray[Any], begin: int, first: int, stop: int) -> NDArray[np.float32]:
         along = self.plan.inward[0]
@@ -82,7 +90,7 @@ class NetworkPlanes:
             exact = resample(kept, along, 0, begin, first, stop)
         if self._limited and self.plan.separate != 0:
             exact = np.clip(exact, *self._limits())
-        values = exact.astype(np.float32)
+        values = exact.astype(np.float32, copy=False)
         return values if self.spec.normalise_first else self._normalised(values)
 
     def _limits(self) -> tuple[NDArray[np.float32] | float, NDArray[np.float32] | float]:

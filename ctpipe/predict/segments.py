@@ -11,22 +11,13 @@ from numpy.typing import NDArray
 
 from ctpipe.errors import RunError
 from ctpipe.models.segment_plan import SegmentPlan, Window
-from ctpipe.models.segmenter import Segmenter
+from ctpipe.models.segmenter import Scored, Segmenter
 from ctpipe.predict.ahead import ahead
 from ctpipe.predict.facts import Facts
 from ctpipe.predict.network_planes import NetworkPlanes, PlaneSource
 
-# Windows that begin on so many micro-batches' worth of planes are cut from one block, so that few batches are padded.
-BATCHES_A_BLOCK = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Windows cut from the same planes. voxels: padded network planes from plane `first` (of the padded grid) on."""
-
-    windows: list[Window]
-    voxels: NDArray[np.float32]
-    first: int
+# Windows that begin on so many micro-batches' worth of planes form a group, so that few batches are padded.
+BATCHES_A_GROUP = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,33 +42,46 @@ def score_windows(model: Segmenter, plan: SegmentPlan, source: PlaneSource, fact
     Reading and resampling run ahead in a thread of their own, and so do the forward passes. Scores depend on the
     model and the volume alone, not on first and stop.
     """
-    planes = NetworkPlanes(source, model.spec, plan, facts)
-    with ahead(_blocks(plan, planes, model.spec.micro_batch, first, stop)) as blocks:
-        with ahead(scores for block in blocks for scores in _scored(model, plan, block)) as found:
+    windows = plan.windows(first, stop)
+    if not windows:
+        return
+    bottom = windows[0].start.z - plan.below.z
+    low = max(0, bottom)
+    high = min(plan.shape.z, windows[-1].start.z - plan.below.z + plan.patch.z)
+    with ahead(NetworkPlanes(source, model.spec, plan, facts).produce(low, high)) as bands:
+        with ahead(_scored(model, plan, windows, _PlaneBuffer(plan, bands, bottom, model.spec.micro_batch))) as found:
             yield from found
 
 
 def block_planes(plan: SegmentPlan, micro_batch: int) -> int:
-    """Planes from the first to the last that windows of one block touch, at most."""
+    """Planes from the first to the last that windows of one group touch, at most."""
     groups = _groups(plan.windows(0, plan.shape.z), micro_batch)
     return max(group[-1].start.z - group[0].start.z for group in groups) + plan.patch.z
 
 
-def _scored(model: Segmenter, plan: SegmentPlan, block: Block) -> Iterator[WindowScores]:
+def _scored(
+    model: Segmenter, plan: SegmentPlan, windows: list[Window], buffer: _PlaneBuffer
+) -> Iterator[WindowScores]:
     size = model.spec.micro_batch
-    for at in range(0, len(block.windows), size):
-        some = block.windows[at : at + size]
-        batch = np.stack([plan.frame.to_network(_cut(block, plan, window)) for window in some])
-        try:
-            found = model.scores(batch)
-        except RunError as error:
-            first, last = (_where(window, plan) for window in (some[0], some[-1]))
-            where = first if len(some) == 1 else f"{first} to {last}"
-            raise RunError(f"{error.problem}, in the window at {where}", error.cure) from error
-        for i, window in enumerate(some):
-            there = plan.frame.to_stored(found.scores[i])
-            varied = None if found.spread is None else plan.frame.to_stored(found.spread[i][None])[0]
-            yield WindowScores(window, there, varied, found.clamped, block.first - plan.below.z)
+    for group in _groups(windows, size):
+        first = group[0].start.z - plan.below.z
+        buffer.move(first, group[-1].start.z - plan.below.z + plan.patch.z)
+        for at in range(0, len(group), size):
+            some = group[at : at + size]
+            found = _scores(model, plan, some, np.stack([buffer.cut(window) for window in some]))
+            for i, window in enumerate(some):
+                there = plan.frame.to_stored(found.scores[i])
+                varied = None if found.spread is None else plan.frame.to_stored(found.spread[i][None])[0]
+                yield WindowScores(window, there, varied, found.clamped, first)
+
+
+def _scores(model: Segmenter, plan: SegmentPlan, windows: list[Window], batch: NDArray[np.float32]) -> Scored:
+    try:
+        return model.scores(batch)
+    except RunError as error:
+        first, last = (_where(window, plan) for window in (windows[0], windows[-1]))
+        where = first if len(windows) == 1 else f"{first} to {last}"
+        raise RunError(f"{error.problem}, in the window at {where}", error.cure) from error
 
 
 def _where(window: Window, plan: SegmentPlan) -> str:
@@ -85,52 +89,42 @@ def _where(window: Window, plan: SegmentPlan) -> str:
     return f"z {z}, y {y}, x {x} of the network's grid"
 
 
-def _cut(block: Block, plan: SegmentPlan, window: Window) -> NDArray[np.float32]:
-    z = window.start.z - block.first
-    (_, y, x), (depth, height, width) = window.start, plan.patch
-    return block.voxels[z : z + depth, y : y + height, x : x + width]
+class _PlaneBuffer:
+    """The padded network planes that the windows of one group touch; each plane is put there once."""
 
+    def __init__(self, plan: SegmentPlan, bands: Iterator[NDArray[np.float32]], first: int, micro_batch: int) -> None:
+        """bands: network planes from `first` on, or from 0 where that lies in the padding before them."""
+        self.plan, self._bands = plan, bands
+        self._rows = np.zeros((block_planes(plan, micro_batch), plan.padded.y, plan.padded.x), np.float32)
+        self._first, self._next = first, max(0, first)  # plane of row 0; the first plane that is not in the buffer
+        self._band = np.zeros((0, 0, 0), np.float32)  # planes that came and have no row yet, the first of them _next
 
-def _blocks(plan: SegmentPlan, planes: NetworkPlanes, micro_batch: int, first: int, stop: int) -> Iterator[Block]:
-    """Windows with the padded planes that they are cut from, ascending; planes that two blocks share are made once."""
-    windows = plan.windows(first, stop)
-    if not windows:
-        return
-    low = max(0, windows[0].start.z - plan.below.z)
-    high = min(plan.shape.z, windows[-1].start.z - plan.below.z + plan.patch.z)
-    coming = planes.produce(low, high)
-    made, kept = low, np.zeros((0, plan.padded.y, plan.padded.x), np.float32)  # kept: planes made - len(kept) .. made
-    for group in _groups(windows, micro_batch):
-        begin, end = group[0].start.z - plan.below.z, group[-1].start.z - plan.below.z + plan.patch.z
-        kept = kept[max(0, begin - (made - len(kept))) :]
-        parts = [kept]
-        while made < min(end, plan.shape.z):
-            band = next(coming)
-            parts.append(_padded(band, plan))
-            made += len(band)
-        kept = np.concatenate(parts) if len(parts) > 1 else kept
-        bottom = made - len(kept)
-        if begin >= bottom and end <= made:  # no padding along z
-            voxels = kept[begin - bottom : end - bottom]
-        else:
-            voxels = np.zeros((end - begin, *kept.shape[1:]), np.float32)
-            inside = slice(max(begin, bottom), min(end, made))
-            voxels[inside.start - begin : inside.stop - begin] = kept[inside.start - bottom : inside.stop - bottom]
-        yield Block(group, voxels, group[0].start.z)
+    def move(self, first: int, stop: int) -> None:
+        """Hold planes first..stop-1, those beyond the volume as zeros; `first` never goes back."""
+        gone = min(first - self._first, len(self._rows))
+        for row in range(len(self._rows) - gone):  # plane by plane: no second buffer
+            self._rows[row] = self._rows[row + gone]
+        self._rows[len(self._rows) - gone :] = 0
+        self._first = first
+        (_, y, x), (depth, height, width) = self.plan.below, self.plan.shape
+        while self._next < min(stop, depth):
+            if not len(self._band):
+                self._band = next(self._bands)
+            n = min(len(self._band), stop - self._next)
+            row = self._next - first
+            self._rows[row : row + n, y : y + height, x : x + width] = self._band[:n]
+            self._band, self._next = self._band[n:], self._next + n
 
-
-def _padded(band: NDArray[np.float32], plan: SegmentPlan) -> NDArray[np.float32]:
-    if plan.padded[1:] == plan.shape[1:]:
-        return band
-    out = np.zeros((len(band), plan.padded.y, plan.padded.x), np.float32)
-    (_, y, x), (_, height, width) = plan.below, plan.shape
-    out[:, y : y + height, x : x + width] = band
-    return out
+    def cut(self, window: Window) -> NDArray[np.float32]:
+        """A window's voxels along the network's axes."""
+        (z, y, x), (depth, height, width) = window.start, self.plan.patch
+        row = z - self.plan.below.z - self._first
+        return self.plan.frame.to_network(self._rows[row : row + depth, y : y + height, x : x + width])
 
 
 def _groups(windows: list[Window], micro_batch: int) -> Iterator[list[Window]]:
-    """Windows of as many neighbouring starts along z as fill BATCHES_A_BLOCK micro-batches of more than one window."""
-    least = 1 if micro_batch == 1 else BATCHES_A_BLOCK * micro_batch
+    """Windows of as many neighbouring starts along z as fill BATCHES_A_GROUP micro-batches of more than one window."""
+    least = 1 if micro_batch == 1 else BATCHES_A_GROUP * micro_batch
     group: list[Window] = []
     for _, some in groupby(windows, key=lambda window: window.start.z):
         group += some

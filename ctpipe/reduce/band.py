@@ -37,7 +37,7 @@ class ScoreBand:
     def __init__(self, spec: SegmenterSpec, plan: SegmentPlan, first: int, stop: int, block_planes: int,
                  heads: int | None = None) -> None:
         """For stored planes first..stop-1 of the plan's box. block_planes: from the first to the last plane that
-        the windows of one block touch; heads: sums a voxel, the spec's outputs unless told.
+        the windows of one group touch; heads: sums a voxel, the spec's outputs unless told.
         """
         self.spec, self.plan = spec, plan
         self._next, self._stop = first, stop

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from typing import Any
 
 from ctpipe.models.guests.wishes import Faults
@@ -27,7 +28,8 @@ def read_checkpoint(data: bytes, name: str, faults: Faults, *, trust: bool) -> A
     import torch
 
     try:
-        with torch.serialization.safe_globals(_allowed()):
+        with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickle protocols: what comes of them is told below
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if trust:

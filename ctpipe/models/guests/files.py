@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from ctpipe.errors import InputError, NotThereError
 from ctpipe.models.guests.wishes import Faults
@@ -24,6 +24,7 @@ class ModelFiles:
 
         self.path = path
         self._zip: ZipArchive | None = None
+        self._file: IO[bytes] | None = None
         if path.is_dir():
             self.names = tuple(sorted(_below(path)))
             return
@@ -32,13 +33,20 @@ class ModelFiles:
         with path.open("rb") as file:
             if archive_kind(file.read(512)) != "zip":
                 raise InputError(f"{path} is neither a folder nor a zip", "give the folder or zip of a model")
+        self._file = path.open("rb")
         try:
-            self._zip = ZipArchive(path.open("rb"))
+            self._zip = ZipArchive(self._file)
             self._zip.refuse_if_unsafe()
         except ArchiveFaultError as error:
+            self._file.close()
             raise InputError(f"{path} was refused: {error.detail}", error.cure) from None
         self._places = {member.name: index for index, member in enumerate(self._zip.members) if not member.is_folder}
         self.names = tuple(sorted(self._places))
+
+    def close(self) -> None:
+        """Close the zip; a folder needs no closing."""
+        if self._file:
+            self._file.close()
 
     def read(self, name: str) -> bytes:
         """The bytes of one of `names`."""

@@ -95,6 +95,8 @@ def _options(stated: Values, dims: int, faults: Faults) -> Values:
     }  # fmt: skip
     if nonlinear is None:
         faults.add("its network has no nonlinearity", _KNOWN)
+    if {len(options[key]) for key in ("features", "kernels", "strides", "blocks")} != {stages}:
+        faults.add(f"its network states {stages} stages and lists of different lengths", "copy the whole model again")
     return options
 
 
@@ -235,6 +237,11 @@ def fit(weights: dict[str, torch.Tensor], spec_values: Values, name: str, faults
         options = UNetOptions.of(spec_values["options"], outputs)
     except UsageError as error:
         faults.add(error.problem, "copy the whole model again")
+        return None
+    odd = options.odd_sides(spec_values["patch"])
+    if odd:
+        faults.add(f"its patch cannot be halved as often as its network does ({', '.join(odd)})",
+                   "copy the whole model again")
         return None
     network = UNet(options, residual=spec_values["network"] == "residual-encoder-unet")
     wanted = network.state_dict()
