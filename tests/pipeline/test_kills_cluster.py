@@ -29,27 +29,33 @@ from ctpipe.models import Model, build_network
 from ctpipe.store import collect_garbage, open_store, verify
 
 KILLS = 20
-INFER_KILLS = 8
+INFER_KILLS = 5
 WORKER_KILLS = 6
 
 # Imports once, then forks a child for every line it is given: each leads a process group of its own, with two worker
 # processes in it. A child says when its workers are up, so that kills fall into the work and not into its start.
 NURSERY = """
 import faulthandler, json, os, sys
-import dask.delayed, distributed, pandas, pyarrow.parquet, pydicom, zarr
+import dask.delayed, distributed, pandas, pyarrow.parquet, pydicom, torch, zarr
 from ctpipe import dicom, pipeline, store
+from ctpipe.pipeline import infer
 
 def imports():
     import pandas, pyarrow.parquet, pydicom, zarr
     from ctpipe import dicom, pipeline, store
 
+def imports_of_infer():
+    import torch
+    from ctpipe.pipeline import infer
+
 def work(scratch, arguments):
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", memory_limit=0,
                                   dashboard_address="127.0.0.1:0", local_directory=scratch) as cluster, \\
          distributed.Client(cluster) as client:
-        client.run(imports)
+        stage = arguments.pop("stage", "ingest")
+        client.run(imports if stage == "ingest" else imports_of_infer)
         print("began", *client.run(os.getpid).values(), flush=True)
-        report = getattr(pipeline, arguments.pop("stage", "ingest"))(client=client, **arguments)
+        report = getattr(pipeline, stage)(client=client, **arguments)
         print("ended", report.exit_code, flush=True)
 
 for line in sys.stdin:
@@ -221,18 +227,17 @@ def test_an_infer_with_several_volumes_in_flight_that_is_killed_ends_in_the_same
                              kill_after=moments.uniform(0.1, 0.95) * ran.seconds)  # fmt: skip
         hits += not killed.ended and killed.code == -signal.SIGKILL
         assert all(_gone(pid) for pid in killed.pids)
-        half_done = [series for series in open_store(store).values() if series.in_progress]
-        begun += bool(half_done)
-        several += len(half_done) > 1
+        begun += any(series.in_progress for series in open_store(store).values())
+        several += len(list((store / "leases").glob("*.json"))) > 1  # the dead one's, a target each
         _nothing_half_done_shows(store, whole)
-        if number % 4:
+        if number % 2:
             assert pipeline.infer(store, model, sorted(open_store(store))[:1]).exit_code == 0
         assert nursery.run(tmp_path / "scratch", {**given, "store": str(store)}).ended
         assert same_bytes(store) == whole, f"kill {number}"
         assert verify(open_store(store))["faults"] == []
         shutil.rmtree(store)
     assert hits >= INFER_KILLS // 2
-    assert begun >= INFER_KILLS // 4
+    assert begun
     assert several  # more than one volume was in flight
 
 
