@@ -11,7 +11,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ctpipe needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[review,pacs,cloud,export]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[review,pacs,cloud,export,monai,onnx]' --group dev
 	touch $@
 
 # Debian packages that a viewer without a screen needs; skipped with a word where they cannot be installed
@@ -40,6 +40,8 @@ test-all: $(READY) display servers lint
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps patchify
+	test -x build/nnunet-venv/bin/nnUNetv2_predict || sh benchmarks/nnunet-venv.sh build/nnunet-venv
+	test -d build/nnunet/results || $(BIN)/python benchmarks/train_nnunet.py build/nnunet
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
 # how many entries of the adversarial corpus pass through `ctpipe ingest`

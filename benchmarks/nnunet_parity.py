@@ -7,7 +7,8 @@ FOLDER is that of benchmarks/train_nnunet.py; its `parity` takes the store and b
 pixels, so that no axis is resampled by itself. Each program runs in processes of its own, whole: nnU-Net
 (predict_from_files_sequential, its defaults, CPU) from a NIfTI file of the volume to one of labels, ctpipe from the
 store to labels in the store (`ctpipe infer`). Volumes are turned for nnU-Net by SimpleITK, not by ctpipe. Memory is the
-highest sum of resident sizes over each program's processes. Exit 1 where more than 0.01 % of a volume's voxels differ.
+highest sum over each program's processes, what they share counted once. Exit 1 where more than 0.01 % of the voxels of
+a volume differ.
 """
 
 from __future__ import annotations
@@ -188,11 +189,11 @@ def measured(command: list[str]) -> tuple[float, float, str]:
 
     def watch() -> None:
         top = psutil.Process(process.pid)
-        while not done.wait(0.05):
+        while not done.wait(0.1):
             size = 0
             try:
                 for one in (top, *top.children(recursive=True)):
-                    size += one.memory_info().rss
+                    size += one.memory_full_info().pss  # what forks share counts once
             except psutil.Error:
                 continue
             peak[0] = max(peak[0], size)

@@ -1,6 +1,6 @@
 """Tiny nnU-Net v2 models by the real package: its fingerprint, planner, preprocessing and trainer on synthetic CT.
 
-python benchmarks/train_nnunet.py FOLDER [--nnunet build/nnunet-venv/bin/python] [--sets anisotropic isotropic sagittal]
+python benchmarks/train_nnunet.py [FOLDER] [--nnunet PYTHON] [--sets anisotropic isotropic sagittal]
 
 Runs the trainer in the environment that benchmarks/nnunet-venv.sh makes. FOLDER/results then holds nnU-Net's own result
 folders. Planned by nnU-Net for a small memory, then made narrow and trained for a few iterations: the models label
@@ -27,7 +27,7 @@ SETS = {
     "sagittal": (903, (1, 1, 4), "ExperimentPlanner", {"3d_fullres": (0,)}),
 }
 PATIENTS = 5
-EPOCHS, ITERATIONS, VALIDATIONS = 3, 24, 2
+EPOCHS, ITERATIONS, VALIDATIONS = 8, 24, 2
 BASE_FEATURES, MOST_FEATURES = 6, 48
 MEMORY_GB = 0.6
 
@@ -38,15 +38,18 @@ def main() -> int:
     if args.inside:
         train(folder, args.sets)
         return 0
-    for name in args.sets:
+    wanted = [name for name in args.sets if not trained(folder, name)]
+    if not wanted:
+        return 0
+    for name in wanted:
         write_set(folder, name)
-    command = [args.nnunet, __file__, str(folder), "--inside", "--sets", *args.sets]
+    command = [args.nnunet, __file__, str(folder), "--inside", "--sets", *wanted]
     return subprocess.run(command, env=environment(folder), check=False).returncode
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder")
+    parser.add_argument("folder", nargs="?", default="build/nnunet")
     parser.add_argument("--nnunet", default="build/nnunet-venv/bin/python", help="Python that has nnunetv2")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -60,6 +63,12 @@ def environment(folder: Path) -> dict[str, str]:
         "nnUNet_results": str(folder / "results"), "nnUNet_n_proc_DA": "1", "nnUNet_compile": "f",
         "OMP_NUM_THREADS": "2", "MPLBACKEND": "Agg",
     }  # fmt: skip
+
+
+def trained(folder: Path, name: str) -> bool:
+    """Whether every fold of a set has its last checkpoint."""
+    found = len(list((folder / "results" / set_name(name)).glob("*/fold_*/checkpoint_final.pth")))
+    return found == sum(map(len, SETS[name][3].values()))
 
 
 def set_name(name: str) -> str:

@@ -77,7 +77,7 @@ class SegmenterSpec:
     windows: where they lie: `nnunet` its even spread, `cover` steps of round(patch * step) with the last one moved
         back to the border. step: fraction of the patch between windows. weight: of a window's voxels in overlaps:
         Gaussian of sigma patch / 8 about its middle voxel (`gaussian-middle`: patch // 2, as nnU-Net has it;
-        `gaussian`: (patch - 1) / 2, as MONAI has it) or `constant`.
+        `gaussian`: (patch - 1) / 2, as MONAI has it but for its floor) or `constant`.
     blend: what is averaged over windows, `logits` or `probabilities`; softmax_inside: the network gives probabilities
         already. mirror: network axes over all subsets of which windows are mirrored and their scores averaged.
     folds: the weight files, one network each; their scores are averaged.

@@ -2,7 +2,7 @@
 
 A TorchScript file is a program ("treat it as locally executable code from an unknown source", PyTorch's SECURITY.md),
 and reading one has no safe mode. So it is read only where the user says --trust, and what is kept is ONNX: the taken
-model can be handed on and run without trusting anybody (docs/decisions/0009).
+model can be handed on and run without trusting anybody (docs/decisions/0011).
 """
 
 from __future__ import annotations

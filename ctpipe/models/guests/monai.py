@@ -79,9 +79,19 @@ def import_bundle(files: ModelFiles, wishes: Wishes) -> Imported:
         origin={"program": "MONAI bundle", "name": str(metadata.get("name", "")),
                 "version": str(metadata.get("version", ""))},
     )  # fmt: skip
-    note = ("MONAI turns scores into probabilities before it brings them back to the volume's grid, here it is done "
-            "after: labels at borders between classes may differ")  # fmt: skip
-    return Imported(Segmenter(spec, [scorer]), "monai", (note,) if values["resample_out"].order else ())
+    return Imported(Segmenter(spec, [scorer]), "monai", tuple(_notes(spec)))
+
+
+def _notes(spec: SegmenterSpec) -> list[str]:
+    """Where labels may differ from MONAI's own."""
+    notes = []
+    if spec.resample_out.order:
+        notes.append("MONAI turns scores into probabilities before it brings them back to the volume's grid, here that "
+                     "comes after: labels at borders between classes may differ")
+    if spec.weight == "gaussian":
+        notes.append("MONAI weighs no voxel of a window below 0.001, here the Gaussian has no floor: labels at the "
+                     "edges of the volume may differ")
+    return notes
 
 
 def _scorer(data: bytes, network: Values, faults: Faults, wishes: Wishes) -> ModuleScorer | None:
