@@ -1,4 +1,4 @@
-"""The four deployments on a real Prefect server: made in two ways, run, refused, and nothing of the patient kept.
+"""The deployments on a real Prefect server: made in two ways, run, refused, and nothing of the patient kept.
 
 One server serves all tests here, in this order; it takes most of the time.
 """
@@ -17,7 +17,7 @@ from ctpipe.errors import NotThereError, UsageError
 
 pytestmark = pytest.mark.server
 
-FLOWS = ["evaluate", "infer", "ingest", "patches", "train"]
+FLOWS = ["evaluate", "export", "infer", "ingest", "patches", "train"]
 NAMES = [f"{flow}/local" for flow in FLOWS]
 PATIENT = "PLANTEDNAME4711"
 
@@ -157,6 +157,20 @@ def test_infer_runs_by_its_bare_name(worker, here, place):
 
     (series,) = open_store(place["store"]).values()
     assert len(series.labels) == 1
+
+
+def test_a_segmenter_runs_by_prefects_own_line(worker, here, place, tmp_path):
+    from segmenters_made import segmenter
+
+    from ctpipe.store import open_store
+
+    model = segmenter((6, 24, 32), threads=2)
+    model.save(tmp_path / "segmenter")
+    done = here.call("prefect", "deployment", "run", "infer/local", "--watch", "--param", f"store={place['store']}",
+                     "--param", f"model={tmp_path / 'segmenter'}", check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr + (here.home / "worker.log").read_text()[-3000:]
+    (series,) = open_store(place["store"]).values()
+    assert {labels.provenance["model"] for labels in series.labels.values()} >= {model.digest}
 
 
 def test_a_rejected_series_shows_and_a_run_with_nothing_accepted_fails(worker, here, place):
