@@ -60,18 +60,18 @@ class Segmenter:
         """Scores of windows: float32 (n, *patch) -> (n, outputs, *patch), averaged over mirrorings and folds.
 
         Axes are the network's; logits or probabilities, as the spec's `blend` says, clamped to SCORE_LIMIT.
-        RunError where one is NaN or infinite.
+        RunError where one is NaN or infinite, MemoryError where there is too little memory.
         """
         import torch
 
-        from ctpipe.models.model import use_threads
+        from ctpipe.models.model import memory_errors, use_threads
 
         spec = self.spec
         if windows.ndim != 4 or windows.shape[1:] != spec.patch:
             raise UsageError(f"windows {windows.shape[1:]} do not fit this model", f"give (n, {spec.patch})")
         use_threads(spec.threads)
         size = spec.micro_batch
-        with torch.inference_mode():
+        with torch.inference_mode(), memory_errors():
             passes = [self._pass(_filled(windows[at : at + size], size)) for at in range(0, len(windows), size)]
             scores = _joined([found for found, _ in passes], len(windows))
             low, high = (float(end) for end in torch.aminmax(scores))  # NaN anywhere makes both NaN
