@@ -84,6 +84,14 @@ class Segmenter:
             varied = [spread for _, spread in passes if spread is not None]
             return Scored(scores.numpy(), _joined(varied, len(windows)).numpy() if varied else None, clamped)
 
+    def flops(self) -> int:
+        """Floating-point operations of one window's convolutions, all mirrorings and folds; counted by running it."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.scores(np.zeros((1, *self.spec.patch), np.float32))
+        return int(counter.get_total_flops()) // self.spec.micro_batch
+
     def _pass(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean scores of one micro-batch (n, 1, *patch), and their variance over folds."""
         import torch
