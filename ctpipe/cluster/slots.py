@@ -121,7 +121,7 @@ class Slots:
 
     def submit(self, function: Callable[[Any], Any], task: Any, tag: Any) -> None:
         """`function(task)`, in a worker; what comes of it is given back by `next` under `tag`."""
-        key = f"{self._prefix}-{next(self._numbers)}"
+        key = f"{self._prefix}-{function.__name__}-{next(self._numbers)}"  # the name is for those who watch Dask
         if self.client is None:
             self.pending[key] = _InFlight(_Call(function, task), tag)
             return

@@ -60,6 +60,6 @@ def hearing(client: Client, prefix: str, hear: Callable[[str, int], None]) -> It
 
 def _heard(known: dict[str, Callable[[str, int], None]], told: tuple[str, int]) -> None:
     key, index = told
-    hear = known.get(key.rpartition("-")[0])
+    hear = known.get(key.rsplit("-", 2)[0])  # PREFIX-FUNCTION-NUMBER, as Slots makes it
     if hear is not None:
         hear(key, index)

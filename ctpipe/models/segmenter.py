@@ -60,18 +60,18 @@ class Segmenter:
         """Scores of windows: float32 (n, *patch) -> (n, outputs, *patch), averaged over mirrorings and folds.
 
         Axes are the network's; logits or probabilities, as the spec's `blend` says, clamped to SCORE_LIMIT.
-        RunError where one is NaN or infinite.
+        RunError where one is NaN or infinite, MemoryError where there is too little memory.
         """
         import torch
 
-        from ctpipe.models.model import use_threads
+        from ctpipe.models.model import memory_errors, use_threads
 
         spec = self.spec
         if windows.ndim != 4 or windows.shape[1:] != spec.patch:
             raise UsageError(f"windows {windows.shape[1:]} do not fit this model", f"give (n, {spec.patch})")
         use_threads(spec.threads)
         size = spec.micro_batch
-        with torch.inference_mode():
+        with torch.inference_mode(), memory_errors():
             passes = [self._pass(_filled(windows[at : at + size], size)) for at in range(0, len(windows), size)]
             scores = _joined([found for found, _ in passes], len(windows))
             low, high = (float(end) for end in torch.aminmax(scores))  # NaN anywhere makes both NaN
@@ -83,6 +83,14 @@ class Segmenter:
                 scores = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT)
             varied = [spread for _, spread in passes if spread is not None]
             return Scored(scores.numpy(), _joined(varied, len(windows)).numpy() if varied else None, clamped)
+
+    def flops(self) -> int:
+        """Floating-point operations of one window's convolutions, all mirrorings and folds; counted by running it."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.scores(np.zeros((1, *self.spec.patch), np.float32))
+        return int(counter.get_total_flops()) // self.spec.micro_batch
 
     def _pass(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean scores of one micro-batch (n, 1, *patch), and their variance over folds."""

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe.cluster import tell_slab
+from ctpipe.errors import BudgetError
 from ctpipe.models import Segmenter, SegmentPlan
 from ctpipe.pipeline.keys import segment_key
 from ctpipe.pipeline.loaded import segmenter_of
@@ -81,14 +82,17 @@ def volume_work(
         writer.prepare()
         facts = None
         if needs_facts(model.spec, series.grid):
-            tasks = [FactsTask(root, series.id, str(folder), slab) for slab in slabs]
-            parts: list[SlabFacts] = yield Wave(facts_of_slab, tasks, [0] * len(tasks))
+            looks = [FactsTask(root, series.id, str(folder), slab) for slab in slabs]
+            parts: list[SlabFacts] = yield Wave(facts_of_slab, looks, [0] * len(looks))
             facts = merge_facts(parts, model.spec, series.grid)
         groups = spans_of(slabs, spans)
-        outcomes: list[SpanOutcome] = yield Wave(
-            predict_span, [SpanTask(root, series.id, str(folder), writer, group, facts) for group in groups],
-            [len(group) for group in groups],
-        )  # fmt: skip
+        tasks = [SpanTask(root, series.id, str(folder), writer, group, facts) for group in groups]
+        try:
+            outcomes: list[SpanOutcome] = yield Wave(predict_span, tasks, [len(group) for group in groups])
+        except MemoryError as error:  # a window cannot be made smaller: its size is the model's
+            raise BudgetError(f"series {series.id}: out of memory; `ctpipe infer --plan` tells what a worker needs",
+                              "run on fewer workers, or on machines with more memory: what is written is kept"
+                              ) from error  # fmt: skip
         writer.commit([record for outcome in outcomes for record in outcome.records], lease)
     run = Run(series.id, key, sum(outcome.windows for outcome in outcomes), time.monotonic() - began, len(slabs),
               sum(outcome.found for outcome in outcomes))  # fmt: skip

@@ -100,11 +100,13 @@ class _PlaneBuffer:
         self._band = np.zeros((0, 0, 0), np.float32)  # planes that came and have no row yet, the first of them _next
 
     def move(self, first: int, stop: int) -> None:
-        """Hold planes first..stop-1, those beyond the volume as zeros; `first` never goes back."""
+        """Hold planes first..stop-1; `first` never goes back.
+
+        Planes beyond the volume are zeros: there are some only where it is thinner than a window, which has one start.
+        """
         gone = min(first - self._first, len(self._rows))
         for row in range(len(self._rows) - gone):  # plane by plane: no second buffer
             self._rows[row] = self._rows[row + gone]
-        self._rows[len(self._rows) - gone :] = 0
         self._first = first
         (_, y, x), (depth, height, width) = self.plan.below, self.plan.shape
         while self._next < min(stop, depth):

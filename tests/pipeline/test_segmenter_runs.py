@@ -18,7 +18,7 @@ from segmenters_made import NNUNET, segmenter, streamed
 
 import ctpipe
 from ctpipe import cli, pipeline
-from ctpipe.errors import UsageError
+from ctpipe.errors import BudgetError, RunError, UsageError
 from ctpipe.models import Segmenter
 from ctpipe.store import open_store, verify
 
@@ -123,6 +123,27 @@ def test_the_command_line_runs_an_imported_model(made, tmp_path, capsys) -> None
     assert len(told["runs"]) == 2
 
 
+def test_too_little_memory_is_told_and_what_is_written_is_kept(made, undisturbed, tmp_path, monkeypatch) -> None:
+    """I5, C6: torch's own word for it, from the thread of the forward passes, once the first slab is written."""
+    from ctpipe.pipeline import segmenting
+
+    store = shutil.copytree(made[0], tmp_path / "S")
+
+    class Full:
+        def __call__(self, batch):
+            if list(store.glob("*.ome.zarr/labels/????????????????/0/c/0/0/0")):
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+            return made[2].networks[0](batch)
+
+    monkeypatch.setattr(segmenting, "segmenter_of", lambda _: Segmenter(made[2].spec, [Full()]))
+    with pytest.raises(BudgetError, match="out of memory"):
+        ctpipe.infer(store, made[1])
+    monkeypatch.undo()
+    report = ctpipe.infer(store, made[1])
+    assert sum(run.resumed for run in report.runs) >= 1
+    assert same_bytes(store) == undisturbed
+
+
 def test_a_plan_counts_what_the_run_takes(made, tmp_path) -> None:
     store = shutil.copytree(made[0], tmp_path / "S")
     planned = ctpipe.infer(store, made[1], plan=True)
@@ -171,7 +192,6 @@ def test_an_explanation_that_does_not_agree_is_an_error(made, tmp_path) -> None:
     labels = series.labels[run.run]
     planes = labels.read_planes(0, 70)
     labels.read_planes = lambda start, stop: (planes[start:stop] + 1) % 3
-    from ctpipe.errors import RunError
     from ctpipe.words import ZYX
 
     with pytest.raises(RunError, match="its windows give"):
