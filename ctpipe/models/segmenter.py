@@ -103,7 +103,8 @@ class Segmenter:
         for scores in each[1:]:
             mean += scores
         mean /= len(each)
-        likely = torch.stack([self._as_probabilities(scores) for scores in each])
+        likely_already = self.spec.softmax_inside or self.spec.blend == "probabilities"
+        likely = torch.stack([scores if likely_already else self._as_probabilities(scores) for scores in each])
         return mean, likely.var(0, correction=0).mean(1)
 
     def _mirrored(self, network: Scorer, batch: torch.Tensor) -> torch.Tensor:
@@ -129,8 +130,6 @@ class Segmenter:
     def _as_probabilities(self, scores: torch.Tensor) -> torch.Tensor:
         import torch
 
-        if self.spec.softmax_inside or (self.spec.blend == "probabilities" and scores.min() >= 0 and scores.max() <= 1):
-            return scores
         return torch.sigmoid(scores) if self.spec.regions else torch.softmax(scores, 1)
 
     def save(self, folder: str | Path) -> None:

@@ -34,15 +34,13 @@ class ScoreBand:
     heads x plane of the network grid x 4 bytes.
     """
 
-    def __init__(self, spec: SegmenterSpec, plan: SegmentPlan, first: int, stop: int, block_planes: int,
-                 heads: int | None = None) -> None:
+    def __init__(self, spec: SegmenterSpec, plan: SegmentPlan, first: int, stop: int, block_planes: int) -> None:
         """For stored planes first..stop-1 of the plan's box. block_planes: from the first to the last plane that
-        the windows of one group touch; heads: sums a voxel, the spec's outputs unless told.
+        the windows of one group touch.
         """
         self.spec, self.plan = spec, plan
         self._next, self._stop = first, stop
-        heads = spec.outputs if heads is None else heads
-        self._band = np.zeros((block_planes + 1, heads, plan.shape.y, plan.shape.x), np.int32)
+        self._band = np.zeros((block_planes + 1, spec.outputs, plan.shape.y, plan.shape.x), np.int32)
         self._low = 0  # planes below are zero in the band
         flipped = plan.frame.stored(plan.frame.flipped)
         self._weights = [
