@@ -143,3 +143,13 @@ def test_a_weight_file_outside_the_folder_is_never_read(tmp_path: Path) -> None:
 def test_options_that_make_no_u_net_are_named(change: dict, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         made("plain-conv-unet", FLAT | change)
+
+
+def test_logits_between_0_and_1_are_still_logits() -> None:
+    """Whether a network gives probabilities is the spec's word, never a guess from the values."""
+    model = made("plain-conv-unet", SOLID, blend="probabilities")
+    head = model.networks[0].module.head
+    head.weight.zero_()
+    head.bias.copy_(torch.tensor([0.2, 0.5, 0.9]))
+    found = model.scores(np.zeros((1, *model.spec.patch), np.float32)).scores[0, :, 0, 0, 0]
+    assert np.allclose(found, torch.softmax(torch.tensor([0.2, 0.5, 0.9]), 0).numpy(), atol=1e-6)
