@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from psygnal import Signal
+
 from ctpipe.errors import NotThereError, UsageError
 from ctpipe.review.layers import (
     image_layer,
@@ -35,7 +37,14 @@ class ReviewSession:
     """One viewer on one store: shows a series, opens a working copy of its labels, saves it.
 
     viewer: napari's ViewerModel or Viewer. root: the store's folder. reviewer: a pseudonym, or "reader".
+    Signals: `shown` after another series is shown; `labels_shown(name)` after committed labels come into view;
+    `copy_opened` and `copy_closed` about the layer that is painted on.
     """
+
+    shown = Signal()
+    labels_shown = Signal(str)
+    copy_opened = Signal()
+    copy_closed = Signal()
 
     def __init__(self, viewer: ViewerModel, root: str | Path, reviewer: str = "reader") -> None:
         self.viewer = viewer
@@ -70,6 +79,7 @@ class ReviewSession:
         self.viewer.title = f"ctpipe review: {found.id[:8]}"
         self.viewer.reset_view()
         self.series = found
+        self.shown.emit()
         return found
 
     def look_at(self, labels: str) -> None:
@@ -80,6 +90,7 @@ class ReviewSession:
             self.viewer.add_labels(data, **options)
         self.viewer.layers[options["name"]].visible = True
         self._go_to(group)
+        self.labels_shown.emit(labels)
 
     def edit(self, labels: str | None = None, *, classes: Mapping[int, str] | None = None) -> WorkingCopy:
         """Open labels of the shown series as a copy to paint on; None: empty labels (`classes`, or one "lesion").
@@ -131,7 +142,8 @@ class ReviewSession:
         """Let the working copy go without touching the viewer, which may be gone already."""
         if self.copy is not None:
             self.copy.close()
-        self.copy = self.layer = None
+            self.copy = self.layer = None
+            self.copy_closed.emit()
 
     def _paint_on(self, copy: WorkingCopy, parent: Labels | None) -> WorkingCopy:
         series = self._series()
@@ -150,6 +162,7 @@ class ReviewSession:
         self.copy = copy
         if parent is not None:
             self._go_to(parent)
+        self.copy_opened.emit()
         return copy
 
     def _go_to(self, labels: Labels) -> None:
