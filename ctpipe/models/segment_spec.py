@@ -162,6 +162,9 @@ def _faults(spec: SegmenterSpec) -> list[str]:
         f"axes {spec.axes!r}": anatomical or (frozenset(spec.axes) == STORED_AXES and len(spec.axes) == 3),
         f"patch {spec.patch}": len(spec.patch) == 3 and min(spec.patch) >= 1 and (spec.dims == 3 or spec.patch[0] == 1),
         f"step {spec.step}": 0 < spec.step <= 1,
+        # windows would come to lie on one another, which nnU-Net counts twice
+        f"step {spec.step} of patch {spec.patch} is less than a voxel": spec.windows != "nnunet"
+        or all(side == 1 or side * spec.step >= 1 for side in spec.patch),
         f"mirror {spec.mirror}": set(spec.mirror) <= ({1, 2} if spec.dims == 2 else {0, 1, 2}),
         "no class": bool(spec.classes),
         "no weights": bool(spec.folds),

@@ -7,7 +7,7 @@ from typing import Any
 
 MIB = 1 << 20
 # A worker before it holds any voxel: Python with torch, SciPy, Zarr and Dask.
-BASE_BYTES = 300 << 20
+BASE_BYTES = 328 << 20
 # Label volumes are compressed to so much of their size, at worst (real ones: 1/40 to 1/300).
 COMPRESSED = 1 / 25
 

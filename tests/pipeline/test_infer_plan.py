@@ -134,6 +134,13 @@ print(int(lines["VmHWM"].split()[0]) * 1024)  # ru_maxrss would count the proces
 """
 
 
+def _measured(store: Path, folder: Path) -> int:
+    shutil.copytree(folder / "S", store)
+    ran = subprocess.run([sys.executable, "-c", RUN, str(store), str(folder / "model")], text=True,
+                         capture_output=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    return int(ran.stdout)
+
+
 @pytest.mark.parametrize(
     "case",
     [pytest.param("dense", marks=pytest.mark.slow), "windows",
@@ -151,9 +158,8 @@ def test_planned_memory_holds_and_is_not_far_above_the_measured_one(tmp_path: Pa
     model = _model(predict={"stride": stride, "region": "body"}, options={"widths": widths})
     model.save(tmp_path / "model")
     [planned] = infer(tmp_path / "S", model, plan=True).passes
-    ran = subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "S"), str(tmp_path / "model")], text=True,
-                         capture_output=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-    measured = int(ran.stdout)
+    # the less of two, since how much of the libraries the system keeps mapped is not the run's doing
+    measured = min(_measured(tmp_path / f"S{n}", tmp_path) for n in range(2))
     print(f"{case}: planned {planned.peak_bytes / MIB:.0f} MiB, measured {measured / MIB:.0f} MiB")
     assert measured <= planned.peak_bytes <= 1.3 * measured
 

@@ -34,7 +34,7 @@ from ctpipe.volume import slabs_of
 @settings(deadline=None, max_examples=25)
 @given(
     shape=st.tuples(st.integers(1, 70), st.integers(1, 30), st.integers(1, 30)),
-    patch=st.tuples(st.sampled_from([1, 3, 6]), st.sampled_from([8, 12]), st.sampled_from([8, 16])),
+    patch=st.tuples(st.sampled_from([1, 4, 6]), st.sampled_from([8, 12]), st.sampled_from([8, 16])),
     rule=st.sampled_from([NNUNET, {"windows": "cover", "weight": "gaussian"}, {"weight": "constant"}]),
     step=st.sampled_from([0.3, 0.5, 0.75, 1.0]),
     micro_batch=st.sampled_from([1, 3]),
