@@ -65,7 +65,8 @@ class Examination:
         rasters = {item.locator.path for item in self.rasters}
         others = [path for path in given if is_object(path) or os.path.realpath(path) not in rasters]
         self.index = Index(names, kept_in)
-        self.index.add(others, exclude, run, progress, fleeting)
+        with self.index.closed_on_failure():
+            self.index.add(others, exclude, run, progress, fleeting)
 
     def __enter__(self) -> Examination:
         return self

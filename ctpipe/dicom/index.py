@@ -79,10 +79,20 @@ class Index:
         self.opened = 0
         self.n_files = 0
         self._db = _connect(kept_in, names)
-        self._db.executescript(_OF_THIS_CALL)
+        with self.closed_on_failure():
+            self._db.executescript(_OF_THIS_CALL)
 
     def close(self) -> None:
         self._db.close()
+
+    @contextmanager
+    def closed_on_failure(self) -> Iterator[None]:
+        """Closes the index where the block fails: a connection is part of a cycle, and would keep its locks."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     # ------------------------------------------------------------------------------------------ filling
     def add(
