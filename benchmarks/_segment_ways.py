@@ -114,7 +114,7 @@ def monai_ours(classes: int, depth: int) -> dict[str, Any]:
     from ctpipe.models import Normalisation
 
     net = monai_unet(classes)
-    model = segmenter(net, classes, (96,) * 3, normalise=Normalisation(std=500.0))
+    model = segmenter(net, classes, (96,) * 3, weight="gaussian-floor", normalise=Normalisation(std=500.0))
     loaded, hu = peak_mib(), planes(depth)
     wall, labels = stream(model, hu, (1.0, 1.0, 1.0))
     kept = Path(os.environ["OUT"]) / f"monai-{classes}.npy"

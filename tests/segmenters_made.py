@@ -137,7 +137,7 @@ def gaussian(model: Segmenter) -> NDArray[np.float64]:
         middle = side // 2 if model.spec.weight == "gaussian-middle" else (side - 1) / 2
         along = np.exp(-0.5 * ((np.arange(side) - middle) / (side / 8)) ** 2)
         weight = weight * along.reshape([-1 if a == axis else 1 for a in range(3)])
-    return weight
+    return np.maximum(weight, 0.001) if model.spec.weight == "gaussian-floor" else weight
 
 
 def starts_along(n: int, side: int, model: Segmenter) -> list[int]:

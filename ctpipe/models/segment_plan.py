@@ -16,7 +16,6 @@ from itertools import product
 from typing import Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ctpipe.errors import RunError
 from ctpipe.models.segment_spec import Resampling, SegmenterSpec
@@ -107,36 +106,6 @@ class SegmentPlan:
     def planes_for(self, first: int, stop: int) -> tuple[int, int]:
         """Network planes (first, stop) whose scores decide box planes first..stop-1."""
         return self.outward[0].reach(first, stop)
-
-
-def window_weights(starts: tuple[int, ...], size: int, patch: int, below: int, spec: SegmenterSpec,
-                   backwards: bool) -> NDArray[np.float32]:
-    """float32 (len(starts), patch): each window's weights along one axis, so that they sum to 1 at every voxel.
-
-    A window's weight in three dimensions is the product of those along its axes, and so is the sum over all windows:
-    they lie on a lattice. What a window has outside 0..size-1 (padding) counts for nothing and does not matter.
-    """
-    profile = _profile(patch, spec)
-    if backwards:
-        profile = profile[::-1]
-    total = np.zeros(size)
-    for start in starts:
-        low, high = max(0, start - below), min(size, start - below + patch)
-        total[low:high] += profile[low - start + below : high - start + below]
-    out = np.zeros((len(starts), patch), np.float32)
-    for i, start in enumerate(starts):
-        low, high = max(0, start - below), min(size, start - below + patch)
-        inside = slice(low - start + below, high - start + below)
-        out[i, inside] = profile[inside] / total[low:high]
-    return out
-
-
-def _profile(patch: int, spec: SegmenterSpec) -> NDArray[np.float64]:
-    """Weights of a window along one axis, its middle 1."""
-    if spec.weight == "constant" or patch == 1:
-        return np.ones(patch)
-    middle = patch // 2 if spec.weight == "gaussian-middle" else (patch - 1) / 2
-    return np.exp(-0.5 * ((np.arange(patch) - middle) / (patch / 8)) ** 2)
 
 
 def _starts(padded: int, patch: int, spec: SegmenterSpec, backwards: bool) -> tuple[int, ...]:

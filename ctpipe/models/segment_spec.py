@@ -76,8 +76,8 @@ class SegmenterSpec:
         outside the box of voxels other than 0 HU (nnU-Net); labels there are background.
     windows: where they lie: `nnunet` its even spread, `cover` steps of round(patch * step) with the last one moved
         back to the border. step: fraction of the patch between windows. weight: of a window's voxels in overlaps:
-        Gaussian of sigma patch / 8 about its middle voxel (`gaussian-middle`: patch // 2, as nnU-Net has it;
-        `gaussian`: (patch - 1) / 2, as MONAI has it but for its floor) or `constant`.
+        Gaussian of sigma patch / 8 about its middle (`gaussian-middle`: voxel patch // 2, as nnU-Net has it;
+        `gaussian-floor`: (patch - 1) / 2 and never below 0.001, as MONAI has it) or `constant`.
     blend: what is averaged over windows, `logits` or `probabilities`; softmax_inside: the network gives probabilities
         already. mirror: network axes over all subsets of which windows are mirrored and their scores averaged.
     folds: the weight files, one network each; their scores are averaged.
@@ -100,7 +100,7 @@ class SegmenterSpec:
     resample_out: Resampling = field(default_factory=lambda: Resampling(order=1))
     windows: Literal["nnunet", "cover"] = "cover"
     step: float = 0.5
-    weight: Literal["gaussian", "gaussian-middle", "constant"] = "gaussian"
+    weight: Literal["gaussian-floor", "gaussian-middle", "constant"] = "gaussian-middle"
     blend: Literal["logits", "probabilities"] = "logits"
     softmax_inside: bool = False
     mirror: tuple[int, ...] = ()
@@ -183,7 +183,7 @@ def _named(spec: SegmenterSpec) -> list[tuple[str, Any, tuple[Any, ...]]]:
     """Fields of a closed list of values: name, value, the list. Types do not hold back what a file says."""
     found: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("crop", spec.crop, ("none", "nonzero")), ("windows", spec.windows, ("nnunet", "cover")),
-        ("weight", spec.weight, ("gaussian", "gaussian-middle", "constant")),
+        ("weight", spec.weight, ("gaussian-floor", "gaussian-middle", "constant")),
         ("blend", spec.blend, ("logits", "probabilities")),
         ("normalisation", spec.normalise.scheme, ("stated", "volume", "range")),
     ]  # fmt: skip

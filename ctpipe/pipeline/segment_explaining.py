@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ctpipe.errors import RunError
 from ctpipe.models import Segmenter, SegmentPlan
-from ctpipe.models.segment_plan import Window, window_weights
+from ctpipe.models.segment_plan import Window
+from ctpipe.models.shares import WindowShares
 from ctpipe.pipeline.explanations import Explanation, WindowScores, sop_instance
 from ctpipe.pipeline.keys import segment_key
 from ctpipe.pipeline.loaded import segmenter_of
@@ -64,18 +65,15 @@ def _windows(series: Series, model: Segmenter, plan: SegmentPlan, facts: Facts |
         return all(c < stop and c + p > first for c, p, (first, stop) in zip(corner, plan.patch, reach, strict=True))
 
     band = ScoreBand(spec, plan, at.z, at.z + 1, block_planes(plan, spec.micro_batch))
-    flipped = plan.frame.stored(plan.frame.flipped)
-    shares = [window_weights(plan.starts[a], plan.shape[a], plan.patch[a], plan.below[a], spec, flipped[a])
-              for a in range(3)]  # fmt: skip
+    shares = WindowShares(spec, plan)
     told, label = [], None
     for scored in score_windows(model, plan, series, facts, *reach[0], touches):
         band.add(scored.window, scored.scores)
         corner = _corner(scored.window, plan)
         offset = [n - c for n, c in zip(nearest, corner, strict=True)]
         if all(0 <= o < p for o, p in zip(offset, plan.patch, strict=True)):
-            share = float(np.prod([weights[i, o] for weights, i, o in
-                                   zip(shares, scored.window.place, offset, strict=True)]))  # fmt: skip
             z, y, x = offset
+            share = float(shares.block(scored.window)[z, y, x])
             told.append(_told(model, plan, corner, share, scored.scores[:, z, y, x]))
     for _, plane in band.finish(reach[0][1]):
         label = int(plane[at.y, at.x])

@@ -6,7 +6,7 @@
                      gone  |  weighted sums of scores     |  not begun
                            ^ finished planes leave at once: resampled to the stored grid, highest class
 
-Each window's scores are multiplied by its share of the voxel (window_weights: shares sum to 1) and added as whole
+Each window's scores are multiplied by its share of the voxel (WindowShares: they sum to 1) and added as whole
 numbers of 1 / SCALE, so that no order of windows, tasks or workers changes a bit. With the sum of shares 1 and scores
 within SCORE_LIMIT an int32 cannot overflow. Equal sums go to the lower class.
 """
@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpipe.models.segment_plan import SegmentPlan, Window, window_weights
+from ctpipe.models.segment_plan import SegmentPlan, Window
 from ctpipe.models.segment_spec import SegmenterSpec
+from ctpipe.models.shares import WindowShares
 from ctpipe.volume.taps import Taps
 
 # Sums are kept in units of 1 / SCALE: 2 ** 23 of them times SCORE_LIMIT leave an int32 half empty.
@@ -42,21 +43,20 @@ class ScoreBand:
         self._next, self._stop = first, stop
         self._band = np.zeros((block_planes + 1, spec.outputs, plan.shape.y, plan.shape.x), np.int32)
         self._low = 0  # planes below are zero in the band
-        flipped = plan.frame.stored(plan.frame.flipped)
-        self._weights = [
-            window_weights(plan.starts[a], plan.shape[a], plan.patch[a], plan.below[a], spec, flipped[a])
-            for a in range(3)
-        ]
-        self._weights[0] = self._weights[0] * np.float32(SCALE)
+        self._shares = WindowShares(spec, plan)
         self._identity = all(along.identity for along in plan.outward)
 
     def add(self, window: Window, scores: NDArray[np.float32]) -> None:
         """Scores of a window, float32 (heads, z, y, x) in stored order, all within SCORE_LIMIT."""
-        from ctpipe.reduce.band_kernels import add_window  # numba
+        from ctpipe.reduce.band_kernels import add_block, add_window  # numba
 
-        z, y, x = (weights[i] for weights, i in zip(self._weights, window.place, strict=True))
         corner = np.array([at - pad for at, pad in zip(window.start, self.plan.below, strict=True)])
-        add_window(self._band, np.ascontiguousarray(scores), z, y, x, corner)
+        scores = np.ascontiguousarray(scores)
+        if self._shares.separable:
+            z, y, x = self._shares.rows(window)
+            add_window(self._band, scores, z * np.float32(SCALE), y, x, corner)
+        else:
+            add_block(self._band, scores, self._shares.block(window), np.float32(SCALE), corner, self.plan.shape.z)
 
     def finish(self, done: int) -> Iterator[tuple[int, NDArray[np.uint8 | np.uint16]]]:
         """(plane, labels (y, x) of the box) of stored planes decided by network planes below `done`, ascending."""

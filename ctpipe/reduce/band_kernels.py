@@ -38,6 +38,23 @@ def add_window(band, scores, weights_z, weights_y, weights_x, corner):  # type: 
 
 
 @njit(nogil=True, cache=True)
+def add_block(band, scores, shares, scale, corner, planes):  # type: ignore[no-untyped-def]
+    """`add_window` where shares are no product along the axes: float32 (z, y, x). planes: of the network grid."""
+    slots, _, height, width = band.shape
+    heads, depth, rows, columns = scores.shape
+    y_from, y_to = max(0, -corner[1]), min(rows, height - corner[1])
+    x_from, x_to = max(0, -corner[2]), min(columns, width - corner[2])
+    for z in range(max(0, -corner[0]), min(depth, planes - corner[0])):
+        slot = (corner[0] + z) % slots
+        for head in range(heads):
+            for y in range(y_from, y_to):
+                line = band[slot, head, corner[1] + y, corner[2] + x_from : corner[2] + x_to]
+                score, share = scores[head, z, y, x_from:x_to], shares[z, y, x_from:x_to]
+                for x in range(line.size):
+                    line[x] += np.int32(np.rint(score[x] * (share[x] * scale)))
+
+
+@njit(nogil=True, cache=True)
 def highest(sums, out):  # type: ignore[no-untyped-def]
     """Class of the highest sum of a plane: sums int32 (heads, y, x) -> out (y, x); the lower class of equals."""
     heads, height, width = sums.shape

@@ -23,12 +23,6 @@ from ctpipe.models.guests import Wishes, import_model
 from ctpipe.volume import Grid
 
 
-def gaussian(roi: list[int]) -> torch.Tensor:
-    """MONAI's weights less their floor of 0.001, which is no product of weights along the axes."""
-    sides = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) for n in roi]
-    return sides[0][:, None, None] * sides[1][:, None] * sides[2]
-
-
 def by_monai(hu: np.ndarray, affine_lps: np.ndarray, config: dict) -> np.ndarray:
     """Labels (z, y, x) by MONAI; scores are brought back before any softmax, as ctpipe does it."""
     from monai import transforms as t
@@ -46,8 +40,7 @@ def by_monai(hu: np.ndarray, affine_lps: np.ndarray, config: dict) -> np.ndarray
     roi, overlap, mode = (config["inferer"][key] for key in ("roi_size", "overlap", "mode"))
     with torch.inference_mode():
         case["pred"] = sliding_window_inference(
-            case["image"][None], roi, 1, network(), overlap, mode,
-            roi_weight_map=gaussian(roi) if mode == "gaussian" else None,
+            case["image"][None], roi, 1, network(), overlap, mode
         )[0]  # fmt: skip
     back = t.Invertd("pred", transform=before, orig_keys="image", nearest_interp=False, to_tensor=True)
     return back(case)["pred"].argmax(0).numpy().astype(np.uint8).transpose(2, 1, 0)

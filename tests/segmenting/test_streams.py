@@ -35,7 +35,7 @@ from ctpipe.volume import slabs_of
 @given(
     shape=st.tuples(st.integers(1, 70), st.integers(1, 30), st.integers(1, 30)),
     patch=st.tuples(st.sampled_from([1, 4, 6]), st.sampled_from([8, 12]), st.sampled_from([8, 16])),
-    rule=st.sampled_from([NNUNET, {"windows": "cover", "weight": "gaussian"}, {"weight": "constant"}]),
+    rule=st.sampled_from([NNUNET, {"windows": "cover", "weight": "gaussian-floor"}, {"weight": "constant"}]),
     step=st.sampled_from([0.3, 0.5, 0.75, 1.0]),
     micro_batch=st.sampled_from([1, 3]),
 )

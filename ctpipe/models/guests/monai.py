@@ -30,6 +30,7 @@ _CLASS = re.compile(r"(?:monai\.[a-z_.]+\.)?([A-Za-z]\w*)")
 # Of pre-processing: what moves no voxel and changes no value.
 _SILENT = frozenset({"LoadImaged", "EnsureChannelFirstd", "EnsureTyped", "ToTensord", "CastToTyped", "SqueezeDimd"})
 _SILENT_AFTER = frozenset({"Activationsd", "AsDiscreted", "SaveImaged", "EnsureTyped", "Invertd"})
+WEIGHTS_OF = {"constant": "constant", "gaussian": "gaussian-floor"}  # its modes, and our words
 _AGAIN = "give the bundle as it was published"
 
 
@@ -88,9 +89,6 @@ def _notes(spec: SegmenterSpec) -> list[str]:
     if spec.resample_out.order:
         notes.append("MONAI turns scores into probabilities before it brings them back to the volume's grid, here that "
                      "comes after: labels at borders between classes may differ")
-    if spec.weight == "gaussian":
-        notes.append("MONAI weighs no voxel of a window below 0.001, here the Gaussian has no floor: labels at the "
-                     "edges of the volume may differ")
     return notes
 
 
@@ -244,7 +242,7 @@ def _windows(config: Values, faults: Faults) -> Values:
     if not isinstance(roi, list) or len(roi) != 3 or not all(isinstance(n, int) and n >= 1 for n in roi):
         faults.add("its roi_size is not three numbers of voxels", _AGAIN)
         roi = [1, 1, 1]
-    if not isinstance(overlap, int | float) or not 0 <= overlap < 1 or mode not in ("constant", "gaussian"):
+    if not isinstance(overlap, int | float) or not 0 <= overlap < 1 or mode not in WEIGHTS_OF:
         faults.add("its inferer has an overlap or mode that is not known here", "known are one overlap below 1, and "
                    "modes constant and gaussian")  # fmt: skip
         overlap = 0.25
@@ -253,7 +251,7 @@ def _windows(config: Values, faults: Faults) -> Values:
                  if arguments.get(key, wanted) != wanted)  # fmt: skip
     if odd:
         faults.add(f"its inferer is told {', '.join(odd)}, which is not known here", "give a bundle with its defaults")
-    return values | {"patch": tuple(roi), "step": 1 - overlap, "weight": mode, "blend": "logits"}
+    return values | {"patch": tuple(roi), "step": 1 - overlap, "weight": WEIGHTS_OF[mode], "blend": "logits"}
 
 
 def _after(config: Values, faults: Faults) -> Values:
