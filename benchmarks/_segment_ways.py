@@ -151,7 +151,7 @@ def stream(model: Any, hu: Any, spacing: tuple[float, ...], keep: bool = True) -
             facts = merge_facts(parts, model.spec, grid)
         plan = SegmentPlan.of(model.spec, grid, facts.box if facts else None)
         found = SlabStream(model, plan, InMemory(voxels), facts).labels(slabs, voxels.shape)
-        return np.concatenate([labels if keep else labels[:1] for _, labels in found])
+        return np.concatenate([labels if keep else labels[:1].copy() for _, labels in found])
 
     run(hu[: model.spec.patch[0] + 1, :70, :70])
     for net in model.networks:

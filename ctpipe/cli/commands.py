@@ -219,12 +219,13 @@ def infer(args: argparse.Namespace) -> int:
     """Runs over volumes."""
     from ctpipe import pipeline
 
+    how = {"exact": args.exact, "device": args.device}
     if args.plan:
         with _client(args.cluster) as client:
-            return plans.show(pipeline.infer(args.store, args.model, args.series, client, exact=args.exact, plan=True),
-                              args.json)  # fmt: skip
+            plan = pipeline.infer(args.store, args.model, args.series, client, plan=True, **how)
+            return plans.show(plan, args.json)
     with progress_lines() as progress, _client(args.cluster) as client:
-        report = pipeline.infer(args.store, args.model, args.series, client, exact=args.exact, progress=progress)
+        report = pipeline.infer(args.store, args.model, args.series, client, **how, progress=progress)
     for series, fault in report.failed.items():
         print(f"ctpipe: volume {series} failed: {fault}", file=sys.stderr)
     if args.json:

@@ -60,6 +60,8 @@ ctpipe models import network.onnx --spec network.toml --out MODEL --licence "CC 
     taking.add_argument("--checkpoint", default="checkpoint_final.pth", metavar="NAME",
                         help="file of a fold (default: checkpoint_final.pth)")  # fmt: skip
     taking.add_argument("--axes", metavar="ABC", help="patient sides to which array axes grow, as in SPL, SAL or SAR")
+    taking.add_argument("--precision", choices=["float32", "bfloat16"], default="float32",
+                        help="of forward passes; bfloat16 is for GPUs, and labels at borders may differ")
     taking.add_argument("--threads", type=int, default=2, metavar="N",
                         help="of torch, part of what decides the last bits (default: 2)")  # fmt: skip
     taking.add_argument("--spec", metavar="FILE.toml", type=Path,
@@ -179,7 +181,8 @@ def take(args: argparse.Namespace) -> int:
     if args.threads < 1:
         raise UsageError(f"{args.threads} threads compute nothing", "give --threads 1 or more")
     wishes = Wishes(licence=args.licence, configuration=args.configuration, folds=args.folds, axes=args.axes,
-                    checkpoint=args.checkpoint, threads=args.threads, spec=args.spec, trust=args.trust)  # fmt: skip
+                    checkpoint=args.checkpoint, threads=args.threads, precision=args.precision, spec=args.spec,
+                    trust=args.trust)  # fmt: skip
     taken = import_model(args.path, wishes)
     model, out = taken.segmenter, Path(args.out)
     if (out / "model.json").exists() and load_spec(out).digest() != model.digest:

@@ -193,6 +193,8 @@ ctpipe infer S --model MODEL --plan                       what it would cost, an
     _store(verb)
     verb.add_argument("--model", required=True, metavar="MODEL", help="folder made by ctpipe train")
     verb.add_argument("--series", nargs="+", metavar="ID", help="only these volumes")
+    verb.add_argument("--device", choices=["cpu", "cuda"], default="cpu",
+                      help="what forward passes run on, part of the run key (default: cpu)")
     verb.add_argument("--exact", choices=["auto", "required"], default="auto",
                       help="required: refuse a classifier that would have to run window by window (default: auto)")
     verb.add_argument("--plan", action="store_true",

@@ -14,6 +14,7 @@ import dask
 import psutil
 from distributed import Client, LocalCluster
 
+from ctpipe.cluster.alike import require_alike
 from ctpipe.errors import RunError, UsageError
 
 # Up to so many tasks a cluster costs more (3 s to start) than it saves.
@@ -48,6 +49,7 @@ def client_for(
     elif address:
         _refuse_open_address(address)
         with _connect(address) as joined:
+            require_alike(joined)
             yield joined
     elif n_tasks <= FEW_TASKS or len(os.sched_getaffinity(0)) < 2 * cores_a_task:
         yield None

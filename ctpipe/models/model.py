@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from ctpipe.config import Recipe
 from ctpipe.errors import BudgetError, NotThereError, RunError, StoreFaultError, UsageError
+from ctpipe.models.device import moved, ready
 from ctpipe.models.registry import build_network
 from ctpipe.models.segment_spec import SEGMENTER_FORMAT, SegmenterSpec
 from ctpipe.models.segmenter import Segmenter, load_segmenter
 from ctpipe.models.spec import ModelSpec
 from ctpipe.models.weights import refuse_pickle, state_as_bytes, state_into
+from ctpipe.words import Device
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +107,7 @@ class Model:
         self.recipe: Recipe = spec.parsed_recipe()
         self.digest: str = spec.digest()
         self.sizes = Sizes(spec.micro_batch)
+        self.device = Device.CPU
         self._dense: dict[tuple[int, int], DenseForm | NotExact] = {}
 
     @classmethod
@@ -126,6 +129,12 @@ class Model:
         )
         return cls(spec, network, before)
 
+    def on(self, device: Device) -> Model:
+        """The model itself, its network moved to `device`; before any dense form is made of it."""
+        self._runner.to(ready(device))
+        self.device = device
+        return self
+
     def sized(self, sizes: Sizes) -> Model:
         """The same model, which computes so much at a time."""
         other = copy(self)
@@ -146,7 +155,7 @@ class Model:
         if not np.isfinite(batch).all():
             raise RunError("the pixels of a window are NaN or infinite", "ingest the series again from its source")
         use_threads(self.recipe.predict.threads)
-        size = self.sizes.micro_batch
+        size, device = self.sizes.micro_batch, ready(self.device)
         out = np.empty((len(batch), 1 + len(self.spec.classes)), np.float32)
         with torch.inference_mode(), memory_errors():
             for at in range(0, len(batch), size):
@@ -154,11 +163,12 @@ class Model:
                 if len(part) < size:  # kernels, and with them the last bits, are chosen by the batch's size
                     part = np.concatenate([part, np.zeros((size - len(part), *wanted), np.float32)])
                 pixels = torch.from_numpy(part).contiguous(memory_format=torch.channels_last)
+                pixels = moved(pixels, device)
                 logits = self._runner(pixels)[:, :, 0, 0]
                 if not torch.isfinite(logits[: len(batch) - at]).all():  # softmax would hide an infinite one
                     raise RunError(f"layer {self._first_wrong_layer(pixels)} of model {self.digest} gave a value that "
                                    "is NaN or infinite", "train it again, or check its weights")
-                out[at : at + size] = torch.softmax(logits, 1).numpy()[: len(batch) - at]
+                out[at : at + size] = torch.softmax(logits, 1).cpu().numpy()[: len(batch) - at]
         return out
 
     def _first_wrong_layer(self, pixels: torch.Tensor) -> str:
@@ -209,12 +219,12 @@ class Model:
             raise RunError("the pixels of a plane are NaN or infinite", "ingest the series again from its source")
         use_threads(self.recipe.predict.threads)
         with torch.inference_mode(), memory_errors():
-            given = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))[None]
+            given = moved(torch.from_numpy(np.ascontiguousarray(pixels, np.float32))[None], ready(self.device))
             [logits] = _in_columns(form, given, budget or self.sizes.band_bytes)
             scores = torch.softmax(logits, 0)
             if not torch.isfinite(logits).all():
                 scores[:, ~torch.isfinite(logits).all(0)] = torch.nan
-            return scores.permute(1, 2, 0).contiguous().numpy()
+            return scores.permute(1, 2, 0).contiguous().cpu().numpy()
 
     def save(self, folder: str | Path) -> None:
         """Write model.json, weights.safetensors and before/ into `folder` (made if absent); BudgetError: disk full."""

@@ -54,7 +54,7 @@ class OnnxScorer:
         except Exception as error:  # onnxruntime's errors share no base class of its own
             raise InputError(f"{where} cannot be run by onnxruntime ({type(error).__name__})",
                              "export the network again with standard operators") from error
-        self._data = data
+        self._data, self._where = data, where
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
 
@@ -66,6 +66,10 @@ class OnnxScorer:
 
     def as_bytes(self) -> bytes:
         return self._data
+
+    def move(self, device: torch.device) -> None:
+        if device.type != "cpu":
+            raise UsageError(f"{self._where} is an ONNX graph, which runs on the CPU only", "give --device cpu")
 
 
 def onnx_scorer(weights: bytes, spec: SegmenterSpec, where: str) -> OnnxScorer:

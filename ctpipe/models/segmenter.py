@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe.errors import RunError, StoreFaultError, UsageError
+from ctpipe.models.device import moved, ready
 from ctpipe.models.segment_spec import SegmenterSpec, WeightFile
+from ctpipe.words import Device
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +43,7 @@ class Segmenter:
     """Networks in evaluation mode and their spec.
 
     Scores depend on spec, weights and the window's voxels alone: `micro_batch` windows a forward pass (the last one
-    filled up with zeros), the spec's threads, float32, no autocast (MODELS 8).
+    filled up with zeros), the spec's threads and precision, on one kind of device (MODELS 8).
     """
 
     def __init__(self, spec: SegmenterSpec, networks: Sequence[Scorer]) -> None:
@@ -50,6 +52,14 @@ class Segmenter:
             raise UsageError(f"{len(networks)} networks for {len(spec.folds)} folds", "give one for each")
         self.spec, self.networks = spec, tuple(networks)
         self.digest: str = spec.digest()
+        self.device = Device.CPU
+
+    def on(self, device: Device) -> Segmenter:
+        """The model itself, its networks moved to `device`. UsageError: there is none, or they cannot run there."""
+        for network in self.networks:
+            network.move(ready(device))
+        self.device = device
+        return self
 
     @property
     def passes(self) -> int:
@@ -70,10 +80,12 @@ class Segmenter:
         if windows.ndim != 4 or windows.shape[1:] != spec.patch:
             raise UsageError(f"windows {windows.shape[1:]} do not fit this model", f"give (n, {spec.patch})")
         use_threads(spec.threads)
-        size = spec.micro_batch
-        with torch.inference_mode(), memory_errors():
-            passes = [self._pass(_filled(windows[at : at + size], size)) for at in range(0, len(windows), size)]
-            scores = _joined([found for found, _ in passes], len(windows))
+        size, device = spec.micro_batch, ready(self.device)
+        halved = torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bfloat16")
+        with torch.inference_mode(), memory_errors(), halved:
+            batches = (_filled(windows[at : at + size], size) for at in range(0, len(windows), size))
+            passes = [self._pass(moved(batch, device)) for batch in batches]
+            scores = _joined([found for found, _ in passes], len(windows)).cpu()
             low, high = (float(end) for end in torch.aminmax(scores))  # NaN anywhere makes both NaN
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise RunError(f"model {self.digest} gives scores that are NaN or infinite",
@@ -82,7 +94,7 @@ class Segmenter:
             if clamped:
                 scores = scores.clamp(-SCORE_LIMIT, SCORE_LIMIT)
             varied = [spread for _, spread in passes if spread is not None]
-            return Scored(scores.numpy(), _joined(varied, len(windows)).numpy() if varied else None, clamped)
+            return Scored(scores.numpy(), _joined(varied, len(windows)).cpu().numpy() if varied else None, clamped)
 
     def flops(self) -> int:
         """Floating-point operations of one window's convolutions, all mirrorings and folds; counted by running it."""
@@ -115,7 +127,7 @@ class Segmenter:
         for axes in _subsets(self.spec.mirror):
             at = [axis + 2 for axis in axes]
             turned = torch.flip(batch, at) if at else batch
-            scores = network(turned[:, :, 0])[:, :, None] if flat else network(turned)
+            scores = (network(turned[:, :, 0])[:, :, None] if flat else network(turned)).float()
             if scores.shape != (len(batch), self.spec.outputs, *self.spec.patch):
                 wanted = (self.spec.outputs, *self.spec.patch)
                 raise RunError(f"model {self.digest} gave scores {tuple(scores.shape[1:])} where {wanted} are wanted",

@@ -28,6 +28,10 @@ class Scorer(Protocol):
         """Its weight file."""
         ...
 
+    def move(self, device: torch.device, /) -> None:
+        """Take the weights to `device`, where batches will lie. UsageError where it cannot run there."""
+        ...
+
 
 class ModuleScorer:
     """A torch module of one of our builders; its weight file is safetensors."""
@@ -40,6 +44,9 @@ class ModuleScorer:
 
     def as_bytes(self) -> bytes:
         return state_as_bytes(self.module)
+
+    def move(self, device: torch.device) -> None:
+        self.module.to(device)
 
 
 def _unet(weights: bytes, spec: SegmenterSpec, where: str) -> Scorer:

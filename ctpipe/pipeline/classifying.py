@@ -47,6 +47,7 @@ class PredictTask:
     slab: Slab
     reference_hu: float | None
     before: str | None  # label group of the earlier run
+    device: Device
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _run(store: Store, series: Series, model: Model, folder: Path, counter: Slab
     with store.lease(writer.target) as lease:
         writer.prepare()
         tasks = [PredictTask(str(store.root), series.id, str(folder), model.sizes, writer, slab, reference,
-                             before.name if before else None) for slab in slabs]  # fmt: skip
+                             before.name if before else None, device) for slab in slabs]  # fmt: skip
         try:
             outcomes: list[SlabOutcome] = yield Wave(predict_slab, tasks)
         except MemoryError:
@@ -149,7 +150,7 @@ def predict_slab(task: PredictTask) -> SlabOutcome:
     done = task.writer.done(task.slab)
     if done is not None:
         return SlabOutcome(done, 0, found=True)
-    model = model_of(task.model).sized(task.sizes)
+    model = model_of(task.model, task.device).sized(task.sizes)
     series = open_store(task.store)[task.series]
     labels, windows = _slab_labels(model, series, task)
     return SlabOutcome(task.writer.write_slab(task.slab, labels), windows, found=False)

@@ -6,7 +6,9 @@ What a run over one volume takes is the model's affair (`classifying`); here it 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, overload
 
@@ -15,6 +17,7 @@ from distributed import Client
 from ctpipe.cluster import client_for
 from ctpipe.errors import UsageError
 from ctpipe.models import Model, Segmenter, load_model
+from ctpipe.models.device import ready
 from ctpipe.pipeline import classifying, segmenting
 from ctpipe.pipeline.planning import plan_runs
 from ctpipe.pipeline.plans import InferPlan
@@ -37,6 +40,7 @@ def infer(
     plan: Literal[False] = False,
     *,
     exact: Exact | str = Exact.AUTO,
+    device: Device | str = Device.CPU,
     progress: Progress = None,
 ) -> InferReport: ...
 
@@ -50,6 +54,7 @@ def infer(
     *,
     plan: Literal[True],
     exact: Exact | str = Exact.AUTO,
+    device: Device | str = Device.CPU,
     progress: Progress = None,
 ) -> InferPlan: ...
 
@@ -62,15 +67,17 @@ def infer(
     plan: bool = False,
     *,
     exact: Exact | str = Exact.AUTO,
+    device: Device | str = Device.CPU,
     progress: Progress = None,
 ) -> InferReport | InferPlan:
     """Predict every volume of `store` (or only `series`, ids or unambiguous prefixes) with `model`.
 
     model: a folder written by `train` or `ctpipe models import`, or what `load_model` gave. exact: `required` refuses
-    a classifier that would have to be evaluated window by window. One failing volume does not stop the
-    others: it is in the report. plan: do nothing, tell what it would cost and whether it fits.
+    a classifier that would have to be evaluated window by window. device: what forward passes run on, part of the run
+    key; `cuda` goes to workers that were started with the resource GPU, or to the GPU of this machine. One failing
+    volume does not stop the others: it is in the report. plan: do nothing, tell what it would cost and whether it fits.
     """
-    wished = _exact(exact)
+    wished, on = _exact(exact), _device(device)
     target = store if isinstance(store, Store) else store_for_writing(store)
     loaded = model if isinstance(model, Model | Segmenter) else load_model(model)
     told = _told(loaded, wished)
@@ -79,40 +86,49 @@ def infer(
     wanted = [series] if isinstance(series, str) else list(series) if series else sorted(target)
     chosen = list(dict.fromkeys(target[name].id for name in wanted))
     if plan:
-        return _planned(target, loaded, chosen, client)
+        return _planned(target, loaded, chosen, client, on)
     folder = _keep_model(target, loaded)
     n_slabs = sum(len(slabs_of(target[name].grid.shape.z)) for name in chosen) * _depth(loaded)
     counter = SlabCounter("infer", progress, n_slabs)
     threads = loaded.spec.threads if isinstance(loaded, Segmenter) else 1
-    with client_for(n_slabs, client, cores_a_task=threads) as workers:
+    with _workers_for(on, n_slabs, client, threads) as workers:
         spans = segmenting.spans_for(_workers(workers), len(chosen))
-        volumes = [Volume(name, _work(target, name, loaded, folder, counter, spans)) for name in chosen]
-        runs, failed = run_volumes(workers, volumes, counter, Device.CPU)
+        volumes = [Volume(name, _work(target, name, loaded, folder, counter, on, spans)) for name in chosen]
+        runs, failed = run_volumes(workers, volumes, counter, on)
     return InferReport(tuple(runs.values()), failed, told)
 
 
-def _planned(store: Store, model: Model | Segmenter, chosen: Sequence[str], client: Client | None) -> InferPlan:
+def _planned(
+    store: Store, model: Model | Segmenter, chosen: Sequence[str], client: Client | None, device: Device
+) -> InferPlan:
     """What it would cost."""
     if isinstance(model, Segmenter):
-        return plan_segment_runs(store, model, chosen, client)
-    return plan_runs(store, model, chosen, client, Device.CPU)
+        return plan_segment_runs(store, model, chosen, client, device)
+    return plan_runs(store, model, chosen, client, device)
 
 
 def _work(
-    store: Store, series: str, model: Model | Segmenter, folder: Path, counter: SlabCounter, spans: int
+    store: Store,
+    series: str,
+    model: Model | Segmenter,
+    folder: Path,
+    counter: SlabCounter,
+    device: Device,
+    spans: int,
 ) -> Callable[[], Work[Run]]:
     """What begins the work on one volume."""
     if isinstance(model, Segmenter):
-        return lambda: segmenting.volume_work(store, store[series], model, folder, counter, Device.CPU, spans)
-    return lambda: classifying.volume_work(store, store[series], model, folder, counter, Device.CPU)
+        return lambda: segmenting.volume_work(store, store[series], model, folder, counter, device, spans)
+    return lambda: classifying.volume_work(store, store[series], model, folder, counter, device)
 
 
 def _told(model: Model | Segmenter, wished: Exact) -> tuple[str, ...]:
     """What the user should know of how the model is evaluated; UsageError where that is not as `wished`."""
     if isinstance(model, Segmenter):
         if wished is Exact.REQUIRED:
-            raise UsageError("exact=required is for classifiers: this model scores every voxel of a window",
-                             "leave it out")
+            raise UsageError(
+                "exact=required is for classifiers: this model scores every voxel of a window", "leave it out"
+            )
         return ()
     if wished is Exact.REQUIRED:
         require_exact(model)
@@ -121,6 +137,23 @@ def _told(model: Model | Segmenter, wished: Exact) -> tuple[str, ...]:
 
 def _workers(client: Client | None) -> int:
     return 1 if client is None else max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+
+
+def _workers_for(
+    device: Device, n_tasks: int, client: Client | None, threads: int
+) -> AbstractContextManager[Client | None]:
+    """The cluster, or None for this process. Without a cluster the one GPU of this machine is this process's."""
+    if device is Device.CUDA and client is None and not os.environ.get("CTPIPE_CLUSTER"):
+        ready(device)
+        return nullcontext()
+    return client_for(n_tasks, client, cores_a_task=threads)
+
+
+def _device(word: Device | str) -> Device:
+    try:
+        return Device(word)
+    except ValueError as error:
+        raise UsageError(f"device {word!r} is unknown", f"choose one of: {', '.join(Device)}") from error
 
 
 def _exact(word: Exact | str) -> Exact:

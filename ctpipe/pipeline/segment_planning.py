@@ -28,13 +28,16 @@ MAPS, LEAST_CHANNELS = 6, 16
 CHANNELS = 32
 
 
-def plan_segment_runs(store: Store, model: Segmenter, chosen: Sequence[str], client: Client | None) -> InferPlan:
+def plan_segment_runs(
+    store: Store, model: Segmenter, chosen: Sequence[str], client: Client | None, device: Device
+) -> InferPlan:
     """The plan of `model` over the series `chosen`; nothing is written."""
     seconds, flops = _calibrate(model)
     n_slabs = sum(-(-store[name].grid.shape.z // store[name].levels[0].slab_planes) for name in chosen)
     workers = workers_for(n_slabs, client, model.spec.threads)
     spans = spans_for(workers.at_once, len(chosen))
-    series = tuple(_series_plan(store, store[name], model, spans, seconds / workers.at_once, flops) for name in chosen)
+    series = tuple(_series_plan(store, store[name], model, device, spans, seconds / workers.at_once, flops)
+                   for name in chosen)
     free = shutil.disk_usage(store.root).free
     rate = {"model": model.digest, "window_seconds": seconds, "multiply_adds_per_second": flops / 2 / seconds}
     plan = InferPlan(series, workers.at_once, workers.memory_bytes, free, (rate,) if chosen else ())
@@ -52,19 +55,19 @@ def _calibrate(model: Segmenter) -> tuple[float, int]:
 
 
 def _series_plan(
-    store: Store, series: Series, model: Segmenter, spans: int, seconds: float, flops: int
+    store: Store, series: Series, model: Segmenter, device: Device, spans: int, seconds: float, flops: int
 ) -> SeriesPlan:
     try:
-        return SeriesPlan(series.id, (_pass_plan(store, series, model, spans, seconds, flops),))
+        return SeriesPlan(series.id, (_pass_plan(store, series, model, device, spans, seconds, flops),))
     except CtpipeError as error:  # the run will say the same of this volume, and go on with the others
         return SeriesPlan(series.id, (), str(error))
 
 
 def _pass_plan(
-    store: Store, series: Series, model: Segmenter, spans: int, seconds: float, flops: int
+    store: Store, series: Series, model: Segmenter, device: Device, spans: int, seconds: float, flops: int
 ) -> PassPlan:
     spec, plan = model.spec, SegmentPlan.of(model.spec, series.grid)
-    key = segment_key(series, model.digest, Device.CPU)
+    key = segment_key(series, model.digest, device)
     writer = store.labels_writer(series.id, labels_meta(key, series, model))
     told = PassPlan(key, model.digest, spec.network, "committed", 0, False, 0, 0, 0, 0, 0, 0.0)
     if writer.committed:

@@ -55,6 +55,7 @@ class SpanTask:
     writer: GroupWriter
     slabs: tuple[Slab, ...]
     facts: Facts | None
+    device: Device
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def volume_work(
             parts: list[SlabFacts] = yield Wave(facts_of_slab, looks, [0] * len(looks))
             facts = merge_facts(parts, model.spec, series.grid)
         groups = spans_of(slabs, spans)
-        tasks = [SpanTask(root, series.id, str(folder), writer, group, facts) for group in groups]
+        tasks = [SpanTask(root, series.id, str(folder), writer, group, facts, device) for group in groups]
         try:
             outcomes: list[SpanOutcome] = yield Wave(predict_span, tasks, [len(group) for group in groups])
         except MemoryError as error:  # a window cannot be made smaller: its size is the model's
@@ -138,7 +139,7 @@ def predict_span(task: SpanTask) -> SpanOutcome:
     done = {slab: task.writer.done(slab) for slab in task.slabs}
     found = sum(record is not None for record in done.values())
     windows, clamped = 0, False
-    model = segmenter_of(task.model) if found < len(done) else None
+    model = segmenter_of(task.model, task.device) if found < len(done) else None
     series = open_store(task.store)[task.series]
     for group in missing_slabs(done):
         assert model is not None

@@ -135,7 +135,7 @@ def test_too_little_memory_is_told_and_what_is_written_is_kept(made, undisturbed
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
             return made[2].networks[0](batch)
 
-    monkeypatch.setattr(segmenting, "segmenter_of", lambda _: Segmenter(made[2].spec, [Full()]))
+    monkeypatch.setattr(segmenting, "segmenter_of", lambda *_: Segmenter(made[2].spec, [Full()]))
     with pytest.raises(BudgetError, match="out of memory"):
         ctpipe.infer(store, made[1])
     monkeypatch.undo()

@@ -70,7 +70,8 @@ def _segmenter(data: bytes, values: dict[str, Any], path: Path, wishes: Wishes, 
     heads = len(values.get("regions", ())) or 1 + len(classes)
     batch = shape[0] or values.get("micro_batch", 1)
     spec = spec_of(
-        {"windows": "cover", "threads": wishes.threads} | values | {"licence": licence, "micro_batch": batch},
+        {"windows": "cover", "threads": wishes.threads, "precision": wishes.precision} | values
+        | {"licence": licence, "micro_batch": batch},
         network="onnx", options={"dims": 2 if flat else 3}, outputs=heads,
         folds=(WeightFile(file="fold-0.onnx", sha256=sha256(data).hexdigest()),),
         origin={"program": program, "file": path.name},

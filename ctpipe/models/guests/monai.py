@@ -76,7 +76,7 @@ def import_bundle(files: ModelFiles, wishes: Wishes) -> Imported:
         network="monai", options=network | {"dims": 3}, outputs=1 + len(classes), classes=classes,
         **values | ({"axes": wishes.axes} if wishes.axes else {}),
         folds=(WeightFile(file="fold-0.safetensors", sha256=sha256(scorer.as_bytes()).hexdigest()),),
-        threads=wishes.threads, licence=licence,
+        threads=wishes.threads, precision=wishes.precision, licence=licence,
         origin={"program": "MONAI bundle", "name": str(metadata.get("name", "")),
                 "version": str(metadata.get("version", ""))},
     )  # fmt: skip

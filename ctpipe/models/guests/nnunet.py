@@ -73,7 +73,7 @@ def import_nnunet(files: ModelFiles, wishes: Wishes) -> Imported:
         mirror=folds[0].mirror if folds[0] else (),
         folds=tuple(WeightFile(file=f"fold-{n}.safetensors", sha256=sha256(data).hexdigest())
                     for n, data in enumerate(weights)),
-        threads=wishes.threads,
+        threads=wishes.threads, precision=wishes.precision,
         licence=licence.strip(),
         origin={
             "program": "nnU-Net v2", "dataset": str(plans.get("dataset_name")), "plans": str(plans.get("plans_name")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ctpipe.errors import InputError
 from ctpipe.models.segmenter import Segmenter
@@ -15,8 +16,9 @@ class Wishes:
 
     licence: of the weights. configuration: one of nnU-Net's (2d, 3d_fullres, …). folds: numbers, or `all`. checkpoint:
     name of its files. axes: where array axes grow to (`SegmenterSpec.axes`), before nnU-Net's own transposing.
-    threads: of torch. spec: TOML of what the file does not say (`stated_spec`). trust: pickles that hold more than
-    tensors and plain values may be loaded, which runs whatever is in them.
+    threads: of torch. precision: of forward passes (`SegmenterSpec.precision`). spec: TOML of what the file does not
+    say (`stated_spec`). trust: pickles that hold more than tensors and plain values may be loaded, which runs whatever
+    is in them.
     """
 
     licence: str | None = None
@@ -25,6 +27,7 @@ class Wishes:
     checkpoint: str = "checkpoint_final.pth"
     axes: str | None = None
     threads: int = 2
+    precision: Literal["float32", "bfloat16"] = "float32"
     spec: Path | None = None
     trust: bool = False
 
