@@ -28,6 +28,7 @@ from ctpipe.volume import Grid, Slab, slabs_of
 ReadPlanes = Callable[[int, int], NDArray]
 Point = tuple[float, float]  # (y, x) voxel index with fractions
 
+_ROUNDING = 1e-9  # lengths that differ by less are the same
 # Middle of each side of a pixel about its centre, (y, x).
 _SIDES = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)])
 
@@ -47,7 +48,8 @@ class Axes:
 class Measured:
     """One component of one class.
 
-    number: from 1 within its class, in order of the first voxel. box: (z, y, x) of the first and of the last voxel.
+    number: from 1 within its class, in order of the first voxel. box: lowest and highest (z, y, x) of its voxels.
+    first: (z, y, x) of its first voxel in C order, which no other component has.
     centre_mm: mean of its voxels' centres, LPS mm. hu: (mean, standard deviation, lowest, highest), None without CT.
     """
 
@@ -58,8 +60,15 @@ class Measured:
     volume_ml: float
     axes: Axes
     box: tuple[tuple[int, int, int], tuple[int, int, int]]
+    first: tuple[int, int, int]
     centre_mm: tuple[float, float, float]
     hu: tuple[float, float, float, float] | None
+
+    @property
+    def middle(self) -> tuple[float, float, float]:
+        """Where to look at it: the middle of the long axis, (z, y, x) voxel index with fractions."""
+        (y0, x0), (y1, x1) = self.axes.long_ends
+        return float(self.axes.plane), (y0 + y1) / 2, (x0 + x1) / 2
 
 
 def measure(
@@ -81,7 +90,8 @@ def measured_with_planes(
     The second gives int32 (planes, y, x), 0 outside; planes must be those of one slab (`slabs_of`).
     """
     slabs = slabs_of(grid.shape.z)
-    parts = {label: label_components(_mask(labels, slabs, label), len(slabs), connectivity)
+    there = _labels_there(labels, slabs)
+    parts = {label: label_components(_mask(labels, slabs, label, there, grid.shape[1:]), len(slabs), connectivity)
              for label in sorted(classes)}  # fmt: skip
     offsets = dict(zip(parts, accumulate([0, *(part.count for part in parts.values())]), strict=False))
     found: list[tuple[Measured, int]] = []
@@ -104,8 +114,24 @@ def measured_with_planes(
     return found, numbered
 
 
-def _mask(labels: ReadPlanes, slabs: list[Slab], label: int) -> Callable[[int], NDArray[np.bool_]]:
-    return lambda index: np.asarray(labels(slabs[index].start, slabs[index].stop) == label)
+def _labels_there(labels: ReadPlanes, slabs: list[Slab]) -> list[set[int]]:
+    """The labels that each slab holds: a slab is read again only for these."""
+    def of(slab: Slab) -> set[int]:
+        counts = [np.bincount(plane.ravel()) for plane in labels(slab.start, slab.stop)]
+        return {label for plane in counts for label in np.flatnonzero(plane).tolist()}
+
+    return [of(slab) for slab in slabs]
+
+
+def _mask(
+    labels: ReadPlanes, slabs: list[Slab], label: int, there: list[set[int]], plane: tuple[int, int]
+) -> Callable[[int], NDArray[np.bool_]]:
+    def of_slab(index: int) -> NDArray[np.bool_]:
+        if label not in there[index]:
+            return np.zeros((slabs[index].planes, *plane), bool)
+        return np.asarray(labels(slabs[index].start, slabs[index].stop) == label)
+
+    return of_slab
 
 
 class _Tally:
@@ -157,7 +183,7 @@ class _Tally:
         if best is not None and _at_most_mm(points, self._plane_mm) <= best.long_mm:
             return
         found = _axes_of(points, plane, self._plane_mm)
-        if best is None or found.long_mm > best.long_mm:
+        if best is None or found.long_mm > best.long_mm * (1 + _ROUNDING):  # of equals the first plane
             self.axes[number] = found
 
     def finish(self) -> list[Measured]:
@@ -167,8 +193,9 @@ class _Tally:
             axes = self.axes[n]
             assert axes is not None  # a component has voxels
             centre = self.grid.to_lps(self.centre[n] / voxels)
+            first = np.array(np.unravel_index(int(self.parts.first[n]), tuple(self.grid.shape)))
             out.append(Measured(
-                0, "", n + 1, voxels, voxels * ml, axes, (_ints(self.low[n]), _ints(self.high[n])),
+                0, "", n + 1, voxels, voxels * ml, axes, (_ints(self.low[n]), _ints(self.high[n])), _ints(first),
                 (float(centre[0]), float(centre[1]), float(centre[2])), self._hu_of(n, voxels),
             ))  # fmt: skip
         return out
