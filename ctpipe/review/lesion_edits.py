@@ -245,7 +245,7 @@ def _joined(mask: NDArray[np.bool_], seed: NDArray[np.bool_]) -> NDArray[np.bool
 def _reaches_border(mask: NDArray[np.bool_], box: Box, grid: Grid) -> bool:
     """Whether the mask touches a side of the box that is not the end of the volume."""
     for axis, (side, whole) in enumerate(zip(box, grid.shape, strict=True)):
-        ends = np.moveaxis(mask, axis, 0)[[0, -1]].any(axis=(1, 2)).tolist()
+        ends = [bool(side.any()) for side in np.moveaxis(mask, axis, 0)[[0, -1]]]
         if (ends[0] and side.start > 0) or (ends[1] and side.stop < whole):
             return True
     return False

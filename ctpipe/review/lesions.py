@@ -38,10 +38,10 @@ class Source:
     series_id: str
     grid: Grid
     classes: Mapping[int, str]
-    read: ReadPlanes
+    voxels: Callable[[int, int, int], NDArray]  # (start, stop, level) -> planes
 
-    def read_planes(self, start: int, stop: int) -> NDArray:
-        return self.read(start, stop)
+    def read_planes(self, start: int, stop: int, level: int = 0) -> NDArray:
+        return self.voxels(start, stop, level)
 
 
 def copy_source(session: ReviewSession) -> Source | None:
@@ -50,7 +50,7 @@ def copy_source(session: ReviewSession) -> Source | None:
     if copy is None or series is None:
         return None
     return Source(COPY, series.id, series.grid, copy.record.classes,
-                  lambda start, stop: np.asarray(copy.array[start:stop]))  # fmt: skip
+                  lambda start, stop, _level: np.asarray(copy.array[start:stop]))  # fmt: skip
 
 
 def committed_source(session: ReviewSession, name: str) -> Source:
@@ -73,7 +73,7 @@ class LesionList:
 
     def __init__(self, session: ReviewSession, go_to: GoTo | None = None, editing: Editing | None = None) -> None:
         self.session, self.editing = session, editing
-        self.go_to = go_to if go_to is not None else self._move_view
+        self.go_to: GoTo = go_to if go_to is not None else lambda z, y, x: move_view(session, z, y, x)
         self.chosen: Measured | None = None
         self.before: Measured | None = None  # chosen before that: what is merged
         self.only: str | None = None  # the class that is listed, None for all
@@ -123,12 +123,12 @@ class LesionList:
             return False
         if self._survey:
             self._survey = False
-            there = boxes_of_labels(self._source.read, self._source.grid)
+            there = boxes_of_labels(self._source.read_planes, self._source.grid)
             self._waiting = {label: box for label, box in there.items() if label in self.classes}
         elif self._waiting:
             label = next(iter(self._waiting))
             box = self._waiting.pop(label)
-            self._found += measure_box(self._source.read, self._hu(), self._source.grid,
+            self._found += measure_box(self._source.read_planes, self._hu(), self._source.grid,
                                        {label: self.classes[label]}, box)  # fmt: skip
         else:
             self._catch_up()
@@ -242,7 +242,7 @@ class LesionList:
         if source is None:
             return
         for box in edited:
-            self._found = remeasured(self._found, box, source.read, self._hu(), source.grid, self.classes)
+            self._found = remeasured(self._found, box, source.read_planes, self._hu(), source.grid, self.classes)
         if edited:
             self.chosen, self.before = self._now(self.chosen), self._now(self.before)
 
@@ -253,7 +253,7 @@ class LesionList:
         for one in self._found:
             at = [place - side.start for place, side in zip(held.first, box_of(one), strict=True)]
             inside = all(0 <= n <= high - low for n, low, high in zip(at, *one.box, strict=True))
-            if inside and mask_of(one, self._source.read)[tuple(at)]:
+            if inside and mask_of(one, self._source.read_planes)[tuple(at)]:
                 return one
         return None
 
@@ -270,7 +270,7 @@ class LesionList:
         series, source = self.session.series, copy_source(self.session)
         if source is None or series is None or self.editing is None:
             raise UsageError("no copy is open", "edit a copy first")
-        return lesion_edits.Ground(source.read, series.read_planes, source.grid, source.classes)
+        return lesion_edits.Ground(source.read_planes, series.read_planes, source.grid, source.classes)
 
     def _apply(self, edit: Edit) -> str:
         if self.editing is None:  # `_ground` has told so before
@@ -278,12 +278,14 @@ class LesionList:
         self.editing.apply(edit.kind, edit.box, edit.new, **edit.facts)
         return edit.told
 
-    def _move_view(self, z: float, y: float, x: float) -> None:
-        if self.session.series is None:
-            return
-        grid = self.session.series.grid
-        placed = zip((z, y, x), grid.spacing_mm, grid.translation_mm, strict=True)
-        self.session.viewer.dims.set_point((0, 1, 2), [at * step + begin for at, step, begin in placed])
+
+def move_view(session: ReviewSession, z: float, y: float, x: float) -> None:
+    """Show a voxel in the session's own view, for want of linked planes."""
+    if session.series is None:
+        return
+    grid = session.series.grid
+    placed = zip((z, y, x), grid.spacing_mm, grid.translation_mm, strict=True)
+    session.viewer.dims.set_point((0, 1, 2), [at * step + begin for at, step, begin in placed])
 
 
 def line_of(one: Measured) -> str:

@@ -4,12 +4,13 @@ from ctpipe.scoring.boxes import Box, box_of, boxes_of_labels, grown, joined, ma
 from ctpipe.scoring.confusion import Confusion
 from ctpipe.scoring.disagreement import Code, Difference, Disagreement, disagreements
 from ctpipe.scoring.lesions import RULE, LesionScores, SizeBin, equivalent_diameter_mm
-from ctpipe.scoring.matching import Fate, LesionChange, match_lesions
+from ctpipe.scoring.matching import LEAST_SHARE, Fate, LesionChange, match_lesions
 from ctpipe.scoring.measures import Axes, Measured, ReadPlanes, measure, measured_with_planes
 from ctpipe.scoring.scores import LabelsLike, VolumeScores, evaluate_volume, pool, union_of_classes
 from ctpipe.scoring.tables import number, summary_lines
 
 __all__ = [
+    "LEAST_SHARE",
     "RULE",
     "Axes",
     "Box",

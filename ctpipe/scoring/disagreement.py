@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class Difference:
 
     def coded(self, right: NDArray, other: NDArray) -> NDArray[np.uint8]:
         """Codes of voxels from labels of both sides, of any shape."""
-        a, b = self._table(self.right)[right], self._table(self.other)[other]
+        a, b = self._tables[0][right], self._tables[1][other]
         out = np.zeros(a.shape, np.uint8)
         out[(a == 0) & (b > 0)] = Code.FALSE_POSITIVE
         out[(a > 0) & (b == 0)] = Code.FALSE_NEGATIVE
@@ -67,6 +68,15 @@ class Difference:
     def planes(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Codes of planes start..stop-1."""
         return self.coded(self.right.read_planes(start, stop), self.other.read_planes(start, stop))
+
+    def classes_of(self, start: int, stop: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        """Both sides' planes as places among the names, from 1; one more for labels that no class names."""
+        right, other = (side.read_planes(start, stop) for side in (self.right, self.other))
+        return self._tables[0][right], self._tables[1][other]
+
+    @cached_property
+    def _tables(self) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        return self._table(self.right), self._table(self.other)
 
     def _table(self, side: LabelsLike) -> NDArray[np.uint16]:
         """Label -> place of its class among the names, from 1; a label without a name is a class of its own."""
