@@ -14,7 +14,7 @@ a touch at the rim makes no match. What hangs together so is one change. Classes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -55,7 +55,15 @@ class LesionChange:
     @property
     def change_ml(self) -> float:
         """Volume after less volume before, of all of them."""
-        return _ml(self.after) - _ml(self.before)
+        return self.after_ml - self.before_ml
+
+    @property
+    def before_ml(self) -> float:
+        return sum(one.volume_ml for one in self.before)
+
+    @property
+    def after_ml(self) -> float:
+        return sum(one.volume_ml for one in self.after)
 
     @property
     def change_long_mm(self) -> float | None:
@@ -124,7 +132,7 @@ def changes(
         common[group[a]] += shared[a + 1, b - len(before) + 1]
     found = [LesionChange(_fate(len(a), len(b)), (a or b)[0].name, tuple(a), tuple(b), n)
              for a, b, n in zip(olds, news, common, strict=True)]  # fmt: skip
-    return sorted(found, key=lambda one: -max(_ml(one.before), _ml(one.after)))
+    return sorted(found, key=lambda one: -max(one.before_ml, one.after_ml))
 
 
 def _shared(old: NDArray[np.int32], new: NDArray[np.int32]) -> dict[tuple[int, int], int]:
@@ -144,10 +152,6 @@ def _fate(before: int, after: int) -> Fate:
 
 def _foreground(classes: Mapping[int, str]) -> dict[int, str]:
     return {label: name for label, name in classes.items() if label}
-
-
-def _ml(lesions: Iterable[Measured]) -> float:
-    return sum(one.volume_ml for one in lesions)
 
 
 def _json(one: Measured) -> dict[str, Any]:
