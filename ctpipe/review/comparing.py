@@ -17,7 +17,7 @@ from psygnal import Signal
 from ctpipe.errors import UsageError
 from ctpipe.review.commands import Command, Mode
 from ctpipe.review.layers import placement, preferred_labels
-from ctpipe.review.lesions import COPY, GoTo, Source, committed_source, copy_source, move_view
+from ctpipe.review.lesions import COPY, GoTo, Source, committed_source, copy_source, labels_of_layer, move_view
 from ctpipe.scoring import Code, Confusion, Difference, Disagreement, LesionChange, disagreements, match_lesions
 from ctpipe.volume import pyramid_levels, slabs_of
 from ctpipe.words import LabelKind
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Of three hues that colour-blind eyes tell apart too; a fourth for voxels that both sides label, but not alike.
 COLOURS: dict[int | None, Any] = {
-    0: (0.0, 0.0, 0.0, 0.0), Code.AGREED: (0.18, 0.72, 0.53, 1.0), Code.FALSE_POSITIVE: (1.0, 0.38, 0.19, 1.0),
+    0: (0.0, 0.0, 0.0, 0.0), Code.AGREED: (0.18, 0.72, 0.53, 0.5), Code.FALSE_POSITIVE: (1.0, 0.38, 0.19, 1.0),
     Code.FALSE_NEGATIVE: (0.28, 0.55, 1.0, 1.0), Code.OTHER_CLASS: (0.96, 0.88, 0.26, 1.0), None: (0.0, 0.0, 0.0, 0.0),
 }  # fmt: skip
 LAYER = "difference"
@@ -189,6 +189,9 @@ class Comparison:
         levels, viewer = self._levels(), self.session.viewer
         if self.layer is not None and self.layer in viewer.layers:
             viewer.layers.remove(self.layer)
+        for shown in viewer.layers:  # labels below would tint the colours of the difference
+            if shown is not self.session.layer and labels_of_layer(shown) is not None:
+                shown.visible = False
         self.layer = viewer.add_labels(
             levels, name=LAYER, multiscale=isinstance(levels, list), colormap=COLOURS, opacity=0.6,
             metadata={"ctpipe": {"series": self._right.series_id, "comparison": True}}, **placement(self._right.grid),

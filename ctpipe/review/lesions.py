@@ -20,6 +20,8 @@ from ctpipe.review.layers import preferred_labels
 from ctpipe.scoring import Box, Measured, box_of, boxes_of_labels, joined, mask_of, measure_box, remeasured
 
 if TYPE_CHECKING:
+    from napari.layers import Layer
+
     from ctpipe.review.editing import Editing
     from ctpipe.review.lesion_edits import Edit, Ground
     from ctpipe.review.session import ReviewSession
@@ -214,7 +216,8 @@ class LesionList:
         if copy is not None or self.session.series is None:
             return copy
         labels = self.session.series.labels
-        name = self._looked_at if self._looked_at in labels else None
+        shown = [labels_of_layer(layer) for layer in self.session.viewer.layers if layer.visible]
+        name = next((one for one in (self._looked_at, *reversed(shown)) if one is not None and one in labels), None)
         if name is None:
             preferred = preferred_labels(self.session.series)
             name = None if preferred is None else preferred.name
@@ -277,6 +280,12 @@ class LesionList:
             raise UsageError("no copy is open", "edit a copy first")
         self.editing.apply(edit.kind, edit.box, edit.new, **edit.facts)
         return edit.told
+
+
+def labels_of_layer(layer: Layer) -> str | None:
+    """Name of the committed labels that a layer of ours shows; None for other layers."""
+    name = layer.metadata.get("ctpipe", {}).get("labels")
+    return None if name is None else str(name)
 
 
 def move_view(session: ReviewSession, z: float, y: float, x: float) -> None:

@@ -36,8 +36,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Measured], str], Callable[[Measured], float
     ("class", lambda one: one.name, lambda one: one.label),
     ("no.", lambda one: str(one.number), lambda one: one.number),
     ("mL", lambda one: f"{one.volume_ml:.2f}", lambda one: -one.voxels),
-    ("long mm", lambda one: f"{one.axes.long_mm:.1f}", lambda one: -one.axes.long_mm),
-    ("short mm", lambda one: f"{one.axes.short_mm:.1f}", lambda one: -one.axes.short_mm),
+    ("axes mm", lambda one: f"{one.axes.long_mm:.1f} × {one.axes.short_mm:.1f}", lambda one: -one.axes.long_mm),
     ("HU", lambda one: f"{one.hu[0]:.0f}" if one.hu else "", lambda one: -one.hu[0] if one.hu else 0.0),
     ("plane", lambda one: str(one.axes.plane), lambda one: one.axes.plane),
 )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lesion_review import SPACING, Applies, drawn_case, write_case
+from lesion_review import OTHER_RUN, SHAPE, SPACING, Applies, drawn_case, write_case
 from napari.components import ViewerModel
-from review_store import ORIGIN, SERIES, write_volume
+from review_store import ORIGIN, RUN, SERIES, write_volume
 
 from ctpipe.errors import UsageError
 from ctpipe.review.lesions import COPY, LesionList
@@ -85,6 +85,15 @@ def test_it_follows_the_open_copy_and_the_labels_looked_at(session):
     session.look_at("4be1")
     assert seen[0] == COPY
     assert seen[-1].startswith("4be1")
+
+
+def test_a_list_made_late_lists_the_labels_in_view(tmp_path):
+    write_case(tmp_path / "S", np.zeros(SHAPE, np.uint8))
+    session = ReviewSession(ViewerModel(), tmp_path / "S")
+    session.show()
+    for name in (OTHER_RUN, RUN):
+        session.look_at(name)
+        assert LesionList(session).source.name == name
 
 
 def test_a_volume_without_labels_has_an_empty_list(tmp_path):

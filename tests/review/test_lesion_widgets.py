@@ -60,7 +60,7 @@ def test_a_click_goes_to_the_lesion_and_the_buttons_edit_it(session, tmp_path):
     widget = docked(session, part, LesionListWidget)
     rows = words(widget.table)
     assert [row[0] for row in rows] == ["liver", "lesion", "lesion"]
-    assert rows[2][6] == "32"
+    assert rows[2][5] == "32"
     click(widget.table, 2)
     assert went[-1] == pytest.approx((32, 40, 58), abs=0.51)
     assert widget.status.text().startswith("lesion 2: ")
@@ -71,8 +71,8 @@ def test_a_click_goes_to_the_lesion_and_the_buttons_edit_it(session, tmp_path):
     widget.buttons["Part"].click()
     settle(6)
     assert [row[0] for row in words(widget.table)] == ["liver", "lesion", "lesion", "lesion"]
-    widget.table.horizontalHeader().sectionClicked.emit(6)
-    assert [int(row[6]) for row in words(widget.table)] == sorted(int(row[6]) for row in words(widget.table))
+    widget.table.horizontalHeader().sectionClicked.emit(5)
+    assert [int(row[5]) for row in words(widget.table)] == sorted(int(row[5]) for row in words(widget.table))
     widget.class_box.setCurrentText("lesion")
     widget.class_box.activated.emit(2)
     assert {row[0] for row in words(widget.table)} == {"lesion"}
