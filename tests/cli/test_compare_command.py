@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -41,3 +43,13 @@ def test_it_tells_what_became_of_each_lesion(store, capsys):
 def test_labels_that_are_not_there_are_one_line_and_code_2(store, capsys):
     assert main(["compare", store, SERIES, RUN, "ffff"]) == 2
     assert "has no labels" in capsys.readouterr().err
+
+
+def test_the_line_of_the_guide_runs(store, monkeypatch, capsys):
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "review.md").read_text()
+    (line,) = [line for line in guide.splitlines() if line.startswith("ctpipe compare ")]
+    for name, value in {"S": store, "SERIES": SERIES, "RUN": RUN}.items():
+        monkeypatch.setenv(name, value)
+    words = shlex.split(os.path.expandvars(line))[1:]
+    assert main([OTHER_RUN if word == "truth" else word for word in words]) == 0  # the store has no truth
+    assert "merged" in capsys.readouterr().out

@@ -25,7 +25,7 @@ class Page(HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.text = path.read_text("utf-8")
-        self.rows, self.sources, self.tags, self.words, self._in = [], [], set(), [], ""
+        self.rows, self.sources, self.tags, self.words, self._in, self._cell = [], [], set(), [], "", False
         self.feed(self.text)
 
     def handle_starttag(self, tag, attrs):
@@ -35,16 +35,18 @@ class Page(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
+            self._cell = True
         if tag == "img":
             self.sources.append(dict(attrs)["src"])
 
     def handle_endtag(self, tag):
         self._in = ""
+        self._cell = self._cell and tag not in ("td", "th")
 
     def handle_data(self, data):
         if self._in != "style":
             self.words.append(data)
-        if self.rows and self.rows[-1]:
+        if self._cell:
             self.rows[-1][-1] += data
 
     def pictures(self):
@@ -62,7 +64,7 @@ def test_every_lesion_is_in_the_table_with_its_figures(case_of, tmp_path, name):
     case = case_of(name)
     page = page_of(case, tmp_path)
     found = measure(lambda a, b: case.labels[a:b], case.series.read_planes, case.grid, CLASSES)
-    rows = [[cell.strip() for cell in row] for row in page.rows if len(row) == 7 and row[0] != "class"]
+    rows = [row for row in page.rows if len(row) == 7 and row[0] != "class"]
     expected = [
         [one.name, str(one.number), f"{one.volume_ml:.2f}", f"{one.axes.long_mm:.1f} × {one.axes.short_mm:.1f}",
          f"{one.hu[0]:.0f} ± {one.hu[1]:.0f}", str(one.axes.plane), ", ".join(f"{mm:.1f}" for mm in one.centre_mm)]
