@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 1000  # that a table shows; the keys reach the others
 _ALL = "all classes"
+_IDLE_MS = 250  # after the last edit, so that strokes in a row are measured once
 # heading, cell, what the list is ordered by when the heading is clicked
 _COLUMNS: tuple[tuple[str, Callable[[Measured], str], Callable[[Measured], float]], ...] = (
     ("class", lambda one: one.name, lambda one: one.label),
@@ -102,7 +103,7 @@ class LesionListWidget(QWidget):
         self.class_box.addItems([_ALL, *self.part.classes.values()])
         self.class_box.setCurrentText(held if held in self.part.classes.values() else _ALL)
         self.part.only = None if self.class_box.currentText() == _ALL else self.class_box.currentText()
-        self._timer.start(0)
+        self._timer.start(_IDLE_MS)
 
     def fill(self) -> None:
         """Show the lesions that are measured."""
@@ -128,6 +129,7 @@ class LesionListWidget(QWidget):
         return lambda: self.do(run)
 
     def _measure(self) -> None:
+        self._timer.setInterval(0)
         self.tell("measuring…")
         if not self.part.measure_next():
             self.fill()

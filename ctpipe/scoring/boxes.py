@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ctpipe.scoring.measures import Axes, Measured, Point, ReadPlanes, measure
 from ctpipe.volume import Grid, slabs_of
 
+_KEPT = 1 << 26  # voxels of a box whose labels are kept while it is measured, rather than read again
 Box = tuple[slice, slice, slice]  # (z, y, x), each with start and stop within the volume
 Corners = tuple[tuple[int, int, int], tuple[int, int, int]]  # lowest and highest voxel
 
@@ -35,7 +36,11 @@ def measure_box(
     def within(read: ReadPlanes) -> ReadPlanes:
         return lambda start, stop: read(z.start + start, z.start + stop)[:, y, x]
 
-    found = measure(within(labels), None if hu is None else within(hu), part, classes)
+    reader = within(labels)
+    if np.prod(part.shape) <= _KEPT:
+        kept = np.concatenate([reader(slab.start, slab.stop) for slab in slabs_of(part.shape.z)])
+        reader = lambda start, stop: kept[start:stop]  # noqa: E731
+    found = measure(reader, None if hu is None else within(hu), part, classes)
     return [_moved(one, first) for one in found]
 
 

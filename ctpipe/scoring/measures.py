@@ -148,35 +148,35 @@ class _Tally:
         self._plane_mm = _plane_basis(grid)
 
     def add(self, slab: Slab, hu: ReadPlanes | None) -> None:
+        from scipy.ndimage import find_objects
+
         if not self.parts.count:
             return
         numbers = self.parts.slab(slab.index)
         values = None if hu is None or not numbers.any() else hu(slab.start, slab.stop)
-        for offset, here in enumerate(numbers):  # plane by plane: indexes take eight times the room of labels
-            if here.any():
-                self._add_plane(slab.start + offset, here, None if values is None else values[offset])
+        for n, sides in enumerate(find_objects(numbers)):
+            if sides is not None:
+                first = np.array([slab.start, 0, 0]) + [side.start for side in sides]
+                self._add_part(n, first, numbers[sides] == n + 1, None if values is None else values[sides])
 
-    def _add_plane(self, plane: int, numbers: NDArray[np.int32], hu: NDArray | None) -> None:
-        y, x = np.nonzero(numbers)
-        which = numbers[y, x] - 1
-        order = np.argsort(which, kind="stable")  # rows and columns of one component stay in order
-        at, which = np.column_stack([np.full(len(y), plane), y, x])[order], which[order]
-        begins = np.flatnonzero(np.diff(which, prepend=-1))
-        here = which[begins]
-        self.low[here] = np.minimum(self.low[here], np.minimum.reduceat(at, begins))
-        self.high[here] = np.maximum(self.high[here], np.maximum.reduceat(at, begins))
-        self.centre[here] += np.add.reduceat(at, begins)
+    def _add_part(self, n: int, first: NDArray[np.int64], inside: NDArray[np.bool_], hu: NDArray | None) -> None:
+        """What one slab has of component n: its mask within its box, whose first voxel is `first`, and the HU there."""
+        self.low[n] = np.minimum(self.low[n], first)
+        self.high[n] = np.maximum(self.high[n], first + inside.shape - 1)
+        for axis, length in enumerate(inside.shape):
+            counts = np.count_nonzero(inside, axis=tuple(other for other in range(3) if other != axis))
+            self.centre[n, axis] += counts @ (first[axis] + np.arange(length))
         if hu is not None:
-            self._add_hu(here, begins, np.asarray(hu[at[:, 1], at[:, 2]], np.float64))
-        for number, first, stop in zip(here.tolist(), begins, [*begins[1:], len(at)], strict=True):
-            self._add_axes(number, plane, _row_ends(at[first:stop, 1:]))
+            self._add_hu(n, np.asarray(hu[inside], np.float64))
+        for offset, plane in enumerate(inside):
+            if plane.any():
+                self._add_axes(n, int(first[0]) + offset, _row_ends(plane) + first[1:])
 
-    def _add_hu(self, here: NDArray[np.integer], begins: NDArray[np.intp], values: NDArray[np.float64]) -> None:
+    def _add_hu(self, n: int, values: NDArray[np.float64]) -> None:
         if self.hu is None:
             self.hu = np.zeros((self.parts.count, 2))
-        self.hu[here] += np.stack([np.add.reduceat(power, begins) for power in (values, values**2)], axis=1)
-        self.extremes[here, 0] = np.minimum(self.extremes[here, 0], np.minimum.reduceat(values, begins))
-        self.extremes[here, 1] = np.maximum(self.extremes[here, 1], np.maximum.reduceat(values, begins))
+        self.hu[n] += values.sum(), values @ values
+        self.extremes[n] = min(self.extremes[n, 0], values.min()), max(self.extremes[n, 1], values.max())
 
     def _add_axes(self, number: int, plane: int, points: NDArray[np.float64]) -> None:
         best = self.axes[number]
@@ -218,13 +218,13 @@ def _plane_basis(grid: Grid) -> NDArray[np.float64]:
     return np.linalg.qr(grid.affine[:3, 1:3])[1].T
 
 
-def _row_ends(pixels: NDArray[np.intp]) -> NDArray[np.float64]:
+def _row_ends(plane: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Middles of the sides of the first and last pixel of each row: all that a hull of the outline needs, (n, 2).
 
-    pixels: (n, 2) indexes (y, x), sorted by y. Of the sides above and below, those between are no corner of a hull.
+    Of the sides above and below, those of the pixels between are no corner of a hull.
     """
-    rows, first = np.unique(pixels[:, 0], return_index=True)
-    low, high = np.minimum.reduceat(pixels[:, 1], first), np.maximum.reduceat(pixels[:, 1], first)
+    rows = np.flatnonzero(plane.any(axis=1))
+    low, high = plane[rows].argmax(axis=1), plane.shape[1] - 1 - plane[rows, ::-1].argmax(axis=1)
     ends = np.concatenate([np.column_stack([rows, low]), np.column_stack([rows, high])]).astype(np.float64)
     return (ends[:, None, :] + _SIDES).reshape(-1, 2)
 

@@ -32,8 +32,19 @@ def session(tmp_path, close_viewers):
 def docked(session, part, widget_of):
     widget = widget_of(part)
     session.viewer.window.add_dock_widget(widget, name="dock", area="right")
-    settle(6)
+    measured(part)
     return widget
+
+
+def measured(part):
+    """Wait until the dock has measured what it lists."""
+    import time
+
+    until = time.monotonic() + 20
+    settle(10)  # longer than it waits for the last edit
+    while hasattr(part, "ready") and not part.ready and time.monotonic() < until:
+        settle(1)
+    settle(2)
 
 
 def click(table, row, column=0):
@@ -69,7 +80,7 @@ def test_a_click_goes_to_the_lesion_and_the_buttons_edit_it(session, tmp_path):
     settle(1)
     assert widget.table.currentRow() == 1, "the key moves the row"
     widget.buttons["Part"].click()
-    settle(6)
+    measured(part)
     assert [row[0] for row in words(widget.table)] == ["liver", "lesion", "lesion", "lesion"]
     widget.table.horizontalHeader().sectionClicked.emit(5)
     assert [int(row[5]) for row in words(widget.table)] == sorted(int(row[5]) for row in words(widget.table))
@@ -83,7 +94,7 @@ def test_a_click_goes_to_the_lesion_and_the_buttons_edit_it(session, tmp_path):
     widget.fill()
     click(widget.table, 0)
     widget.buttons["Delete"].click()
-    settle(6)
+    measured(part)
     assert not session.copy.array[:][:, :, 47:].any()
     picture = session.viewer.screenshot(path=str(tmp_path / "lesions.png"), canvas_only=False, flash=False)
     assert picture.std() > 10
