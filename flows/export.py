@@ -18,7 +18,7 @@ def export(
     store: AbsolutePath,
     labels: Annotated[str, Field(pattern=LABELS, description="run key, model digest, truth or the name of labels")],
     out: AbsolutePath,
-    to: Literal["seg", "rtstruct", "nifti", "stl", "glb", "csv", "sr"] = "seg",
+    to: Literal["seg", "rtstruct", "nifti", "stl", "glb", "csv", "sr", "report"] = "seg",
     series: list[Digest] | None = None,
     source: Source | list[Source] | None = None,
     send_to: Target | None = None,

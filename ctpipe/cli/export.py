@@ -11,7 +11,7 @@ from ctpipe.cli.progress import progress_lines
 from ctpipe.cli.tables import print_json, print_table
 
 # As ctpipe.export.Kind has them (a test holds them equal): naming them must not load the package.
-KINDS = ("seg", "rtstruct", "nifti", "stl", "glb", "csv", "sr")
+KINDS = ("seg", "rtstruct", "nifti", "stl", "glb", "csv", "sr", "report")
 
 
 def add(verbs: Any, verb_of: Callable[..., Any], store: Callable[[Any], None], json: Callable[[Any], None]) -> None:
@@ -22,12 +22,13 @@ def add(verbs: Any, verb_of: Callable[..., Any], store: Callable[[Any], None], j
 
 def _add_export(verbs: Any, verb_of: Callable[..., Any], store: Callable[[Any], None],
                 json: Callable[[Any], None]) -> None:  # fmt: skip
-    verb = verb_of(verbs, "export", "write labels as DICOM SEG, RTSTRUCT or SR, as NIfTI, as surfaces, as a table",
+    verb = verb_of(verbs, "export", "write labels as DICOM SEG, RTSTRUCT or SR, NIfTI, surfaces, a table, a page",
                    export, """
 ctpipe export S 7f3a9c --labels 4be1 --to nifti --out labels.nii.gz
 ctpipe export S 7f3a9c --labels 4be1 --to seg --out seg.dcm --source /data/ct     names the true patient
 ctpipe export S 7f3a9c --labels truth --to rtstruct --out rs.dcm --source CT.zip
 ctpipe export S 7f3a9c --labels 4be1 --to csv --out lesions.csv                   mL, mm and HU of each component
+ctpipe export S 7f3a9c --labels 4be1 --to report --out case.html                  one page: planes, 3-D, lesions
 
 A store holds no patient: DICOM objects name the true one where --source gives the files that were ingested, and
 pseudonyms without it.

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ctpipe import __version__
-from ctpipe.cli import commands, explain, export, models, patches, post
+from ctpipe.cli import commands, compare, explain, export, models, patches, post
 
 Run = Callable[[argparse.Namespace], int]
 VERBS = ("check", "ingest", "listen", "ls", "train", "infer", "evaluate", "review", "demo", "verify", "gc", "rm",
-         "models", "explain", "patches", "post", "export", "send", "doctor", "deploy")  # fmt: skip
+         "models", "explain", "compare", "patches", "post", "export", "send", "doctor", "deploy")  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,7 +56,7 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"ctpipe {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_check, _ingest, _listen, _ls, _train, _infer, _evaluate, _review, _demo, _verify, _gc, _rm, _models,
-                _explain, _patches, _post, _export, _doctor, _deploy):  # fmt: skip
+                _explain, _compare, _patches, _post, _export, _doctor, _deploy):  # fmt: skip
         add(verbs)
     return parser
 
@@ -277,6 +277,10 @@ def _patches(verbs: Any) -> None:
 
 def _explain(verbs: Any) -> None:
     explain.add(verbs, _verb, _store, _json)
+
+
+def _compare(verbs: Any) -> None:
+    compare.add(verbs, _verb, _store, _json)
 
 
 def _post(verbs: Any) -> None:

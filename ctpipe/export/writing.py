@@ -28,6 +28,7 @@ class Kind(StrEnum):
     GLB = "glb"
     CSV = "csv"
     SR = "sr"
+    REPORT = "report"
 
     @property
     def is_dicom(self) -> bool:
@@ -36,7 +37,7 @@ class Kind(StrEnum):
 
 ENDINGS: Mapping[Kind, str] = {
     Kind.SEG: ".dcm", Kind.RTSTRUCT: ".dcm", Kind.SR: ".dcm", Kind.NIFTI: ".nii.gz", Kind.STL: ".stl",
-    Kind.GLB: ".glb", Kind.CSV: ".csv",
+    Kind.GLB: ".glb", Kind.CSV: ".csv", Kind.REPORT: ".html",
 }  # fmt: skip
 
 
@@ -208,7 +209,15 @@ def _csv(case: Case, wish: Wish, notes: list[str]) -> list[Path]:
     return [wish.out]
 
 
+def _page(case: Case, wish: Wish, notes: list[str]) -> list[Path]:
+    from ctpipe.export.page import write_page
+
+    write_page(case, wish.out)
+    return [wish.out]
+
+
 _PLAIN: Mapping[Kind, Callable[[Case, Wish, list[str]], list[Path]]] = {
     Kind.NIFTI: _nifti, Kind.STL: _surfaces, Kind.GLB: _surfaces, Kind.CSV: _csv,
+    Kind.REPORT: _page,
 }  # fmt: skip
 KINDS = tuple(kind.value for kind in Kind)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ctpipe.pipeline.case import write_case_page
+    from ctpipe.pipeline.comparing import CompareReport, compare
     from ctpipe.pipeline.explaining import Explanation, explain
     from ctpipe.pipeline.exporting import Exported, ExportReport, export, export_all
     from ctpipe.pipeline.fitting import train, train_model
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # Homes have other names than the functions in them would need, since an imported module becomes an attribute here.
 _HOMES = {
+    "CompareReport": "comparing",
     "EvaluateReport": "reports",
     "Explanation": "explaining",
     "ExportReport": "exporting",
@@ -33,6 +35,7 @@ _HOMES = {
     "TrainReport": "reports",
     "check": "taking",
     "check_json": "reports",
+    "compare": "comparing",
     "evaluate": "judging",
     "explain": "explaining",
     "export": "exporting",
@@ -59,5 +62,5 @@ __all__ = [
     "EvaluateReport", "Explanation", "InferReport", "IngestReport", "PostReport", "PostRun", "TrainReport", "check",
     "check_json", "evaluate", "explain", "infer", "ingest", "post_process", "save_table", "train", "train_model",
     "write_case_page",
-    "ExportReport", "Exported", "export", "export_all",
+    "CompareReport", "ExportReport", "Exported", "compare", "export", "export_all",
 ]  # fmt: skip

@@ -61,7 +61,7 @@ def export(
     source: Sequence[str | Path] | None = None, form: str = "binary", codes: str | Path | None = None,
     smooth_mm: float = 0.0, progress: Progress = None,
 ) -> ExportReport:  # fmt: skip
-    """Write `labels` of one volume as `to` (seg, rtstruct, nifti, stl, glb, csv, sr) into the file `out`.
+    """Write `labels` of one volume as `to` (seg, rtstruct, nifti, stl, glb, csv, sr, report) into the file `out`.
 
     labels: a name of the volume's labels, an unambiguous beginning of one, or "truth" for the newest truth.
     source: the files that were ingested (folders, archives, URLs): DICOM objects then name the true patient, study and

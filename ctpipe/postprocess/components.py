@@ -191,13 +191,15 @@ def _provisional(plane: NDArray[np.int32], offset: int) -> NDArray[np.int64]:
 def _touching(below: NDArray[np.int64], above: NDArray[np.int64], connectivity: int) -> NDArray[np.int64]:
     """Pairs (n, 2) of provisional numbers, each once, that are neighbours across the face between two planes."""
     shifts = [(0, 0)] if connectivity == 6 else [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    wide = int(above.max()) + 1  # a pair as one number: sorting rows of two takes 30 times as long
     found = []
     for dy, dx in shifts:
         a = below[_from(dy)][:, _from(dx)]
         b = above[_from(-dy)][:, _from(-dx)]
         both = (a > 0) & (b > 0)
-        found.append(np.unique(np.stack([a[both], b[both]], axis=1), axis=0))
-    return np.unique(np.concatenate(found), axis=0)
+        pairs = a[both] * wide + b[both]
+        found.append(pairs[np.flatnonzero(np.diff(pairs, prepend=-1))])  # neighbours mostly say the same
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), wide), axis=1)
 
 
 def _from(shift: int) -> slice:

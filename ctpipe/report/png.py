@@ -61,8 +61,9 @@ def case_png(
     prediction: LabelsLike | None,
     title: str,
     scores: VolumeScores | None = None,
+    second: str = "prediction",
 ) -> Path:
-    """Writes the picture of a case and returns its path.
+    """Writes the picture of a case and returns its path. second: what the row of `prediction` is called.
 
     Rows are CT, truth and prediction (those given); columns are axial, coronal and sagittal plane and a close-up, cut
     through the largest piece of the last class. Radiological display in true proportions. With `scores` the legend
@@ -72,7 +73,7 @@ def case_png(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    scene = _scene(series, truth, prediction)
+    scene = _scene(series, truth, prediction, second)
     wide = sum(_width(scene.boxes[v.name]) for v in scene.views)
     tall = max(_height(box) for box in scene.boxes.values())
     columns = len(scene.views) + 1
@@ -96,13 +97,13 @@ def case_png(
     return path
 
 
-def _scene(series: SeriesLike, truth: LabelsLike | None, prediction: LabelsLike | None) -> Scene:
+def _scene(series: SeriesLike, truth: LabelsLike | None, prediction: LabelsLike | None, second: str) -> Scene:
     grid, views = series.grid, views_of(series.grid)
     focus = choose_focus(truth, prediction, grid)
     hu = cut_planes(series.read_planes, grid, focus.voxel, views)
     labels = {
         name: (side, cut_planes(side.read_planes, grid, focus.voxel, views))
-        for name, side in (("truth", truth), ("prediction", prediction))
+        for name, side in (("truth", truth), (second, prediction))
         if side is not None
     }
     boxes = _boxes(views, hu, focus, series)
@@ -202,7 +203,7 @@ def _draw_cut(axes: Axes, scene: Scene, row: str, view: View, window_hu: tuple[f
                 colour = _colour(_label_of(scene, labels.classes[label]))
                 _fill(axes, mask, (*colour, tint), extent)
                 _outline(axes, view, mask, colour, 1.3)
-    if row == "prediction" and "truth" in scene.labels:
+    if row not in ("CT", "truth") and "truth" in scene.labels:
         labels, pictures = scene.labels["truth"]
         for label in sorted(labels.classes):
             if label:

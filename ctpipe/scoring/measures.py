@@ -28,6 +28,7 @@ from ctpipe.volume import Grid, Slab, slabs_of
 ReadPlanes = Callable[[int, int], NDArray]
 Point = tuple[float, float]  # (y, x) voxel index with fractions
 
+_ROUNDING = 1e-9  # lengths that differ by less are the same
 # Middle of each side of a pixel about its centre, (y, x).
 _SIDES = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)])
 
@@ -47,7 +48,8 @@ class Axes:
 class Measured:
     """One component of one class.
 
-    number: from 1 within its class, in order of the first voxel. box: (z, y, x) of the first and of the last voxel.
+    number: from 1 within its class, in order of the first voxel. box: lowest and highest (z, y, x) of its voxels.
+    first: (z, y, x) of its first voxel in C order, which no other component has.
     centre_mm: mean of its voxels' centres, LPS mm. hu: (mean, standard deviation, lowest, highest), None without CT.
     """
 
@@ -58,8 +60,15 @@ class Measured:
     volume_ml: float
     axes: Axes
     box: tuple[tuple[int, int, int], tuple[int, int, int]]
+    first: tuple[int, int, int]
     centre_mm: tuple[float, float, float]
     hu: tuple[float, float, float, float] | None
+
+    @property
+    def middle(self) -> tuple[float, float, float]:
+        """Where to look at it: the middle of the long axis, (z, y, x) voxel index with fractions."""
+        (y0, x0), (y1, x1) = self.axes.long_ends
+        return float(self.axes.plane), (y0 + y1) / 2, (x0 + x1) / 2
 
 
 def measure(
@@ -81,7 +90,8 @@ def measured_with_planes(
     The second gives int32 (planes, y, x), 0 outside; planes must be those of one slab (`slabs_of`).
     """
     slabs = slabs_of(grid.shape.z)
-    parts = {label: label_components(_mask(labels, slabs, label), len(slabs), connectivity)
+    there = _labels_there(labels, slabs)
+    parts = {label: label_components(_mask(labels, slabs, label, there, grid.shape[1:]), len(slabs), connectivity)
              for label in sorted(classes)}  # fmt: skip
     offsets = dict(zip(parts, accumulate([0, *(part.count for part in parts.values())]), strict=False))
     found: list[tuple[Measured, int]] = []
@@ -104,8 +114,24 @@ def measured_with_planes(
     return found, numbered
 
 
-def _mask(labels: ReadPlanes, slabs: list[Slab], label: int) -> Callable[[int], NDArray[np.bool_]]:
-    return lambda index: np.asarray(labels(slabs[index].start, slabs[index].stop) == label)
+def _labels_there(labels: ReadPlanes, slabs: list[Slab]) -> list[set[int]]:
+    """The labels that each slab holds: a slab is read again only for these."""
+    def of(slab: Slab) -> set[int]:
+        counts = [np.bincount(plane.ravel()) for plane in labels(slab.start, slab.stop)]
+        return {label for plane in counts for label in np.flatnonzero(plane).tolist()}
+
+    return [of(slab) for slab in slabs]
+
+
+def _mask(
+    labels: ReadPlanes, slabs: list[Slab], label: int, there: list[set[int]], plane: tuple[int, int]
+) -> Callable[[int], NDArray[np.bool_]]:
+    def of_slab(index: int) -> NDArray[np.bool_]:
+        if label not in there[index]:
+            return np.zeros((slabs[index].planes, *plane), bool)
+        return np.asarray(labels(slabs[index].start, slabs[index].stop) == label)
+
+    return of_slab
 
 
 class _Tally:
@@ -122,42 +148,42 @@ class _Tally:
         self._plane_mm = _plane_basis(grid)
 
     def add(self, slab: Slab, hu: ReadPlanes | None) -> None:
+        from scipy.ndimage import find_objects
+
         if not self.parts.count:
             return
         numbers = self.parts.slab(slab.index)
         values = None if hu is None or not numbers.any() else hu(slab.start, slab.stop)
-        for offset, here in enumerate(numbers):  # plane by plane: indexes take eight times the room of labels
-            if here.any():
-                self._add_plane(slab.start + offset, here, None if values is None else values[offset])
+        for n, sides in enumerate(find_objects(numbers)):
+            if sides is not None:
+                first = np.array([slab.start, 0, 0]) + [side.start for side in sides]
+                self._add_part(n, first, numbers[sides] == n + 1, None if values is None else values[sides])
 
-    def _add_plane(self, plane: int, numbers: NDArray[np.int32], hu: NDArray | None) -> None:
-        y, x = np.nonzero(numbers)
-        which = numbers[y, x] - 1
-        order = np.argsort(which, kind="stable")  # rows and columns of one component stay in order
-        at, which = np.column_stack([np.full(len(y), plane), y, x])[order], which[order]
-        begins = np.flatnonzero(np.diff(which, prepend=-1))
-        here = which[begins]
-        self.low[here] = np.minimum(self.low[here], np.minimum.reduceat(at, begins))
-        self.high[here] = np.maximum(self.high[here], np.maximum.reduceat(at, begins))
-        self.centre[here] += np.add.reduceat(at, begins)
+    def _add_part(self, n: int, first: NDArray[np.int64], inside: NDArray[np.bool_], hu: NDArray | None) -> None:
+        """What one slab has of component n: its mask within its box, whose first voxel is `first`, and the HU there."""
+        self.low[n] = np.minimum(self.low[n], first)
+        self.high[n] = np.maximum(self.high[n], first + inside.shape - 1)
+        for axis, length in enumerate(inside.shape):
+            counts = np.count_nonzero(inside, axis=tuple(other for other in range(3) if other != axis))
+            self.centre[n, axis] += counts @ (first[axis] + np.arange(length))
         if hu is not None:
-            self._add_hu(here, begins, np.asarray(hu[at[:, 1], at[:, 2]], np.float64))
-        for number, first, stop in zip(here.tolist(), begins, [*begins[1:], len(at)], strict=True):
-            self._add_axes(number, plane, _row_ends(at[first:stop, 1:]))
+            self._add_hu(n, np.asarray(hu[inside], np.float64))
+        for offset, plane in enumerate(inside):
+            if plane.any():
+                self._add_axes(n, int(first[0]) + offset, _row_ends(plane) + first[1:])
 
-    def _add_hu(self, here: NDArray[np.integer], begins: NDArray[np.intp], values: NDArray[np.float64]) -> None:
+    def _add_hu(self, n: int, values: NDArray[np.float64]) -> None:
         if self.hu is None:
             self.hu = np.zeros((self.parts.count, 2))
-        self.hu[here] += np.stack([np.add.reduceat(power, begins) for power in (values, values**2)], axis=1)
-        self.extremes[here, 0] = np.minimum(self.extremes[here, 0], np.minimum.reduceat(values, begins))
-        self.extremes[here, 1] = np.maximum(self.extremes[here, 1], np.maximum.reduceat(values, begins))
+        self.hu[n] += values.sum(), values @ values
+        self.extremes[n] = min(self.extremes[n, 0], values.min()), max(self.extremes[n, 1], values.max())
 
     def _add_axes(self, number: int, plane: int, points: NDArray[np.float64]) -> None:
         best = self.axes[number]
         if best is not None and _at_most_mm(points, self._plane_mm) <= best.long_mm:
             return
         found = _axes_of(points, plane, self._plane_mm)
-        if best is None or found.long_mm > best.long_mm:
+        if best is None or found.long_mm > best.long_mm * (1 + _ROUNDING):  # of equals the first plane
             self.axes[number] = found
 
     def finish(self) -> list[Measured]:
@@ -167,8 +193,9 @@ class _Tally:
             axes = self.axes[n]
             assert axes is not None  # a component has voxels
             centre = self.grid.to_lps(self.centre[n] / voxels)
+            first = np.array(np.unravel_index(int(self.parts.first[n]), tuple(self.grid.shape)))
             out.append(Measured(
-                0, "", n + 1, voxels, voxels * ml, axes, (_ints(self.low[n]), _ints(self.high[n])),
+                0, "", n + 1, voxels, voxels * ml, axes, (_ints(self.low[n]), _ints(self.high[n])), _ints(first),
                 (float(centre[0]), float(centre[1]), float(centre[2])), self._hu_of(n, voxels),
             ))  # fmt: skip
         return out
@@ -191,13 +218,13 @@ def _plane_basis(grid: Grid) -> NDArray[np.float64]:
     return np.linalg.qr(grid.affine[:3, 1:3])[1].T
 
 
-def _row_ends(pixels: NDArray[np.intp]) -> NDArray[np.float64]:
+def _row_ends(plane: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Middles of the sides of the first and last pixel of each row: all that a hull of the outline needs, (n, 2).
 
-    pixels: (n, 2) indexes (y, x), sorted by y. Of the sides above and below, those between are no corner of a hull.
+    Of the sides above and below, those of the pixels between are no corner of a hull.
     """
-    rows, first = np.unique(pixels[:, 0], return_index=True)
-    low, high = np.minimum.reduceat(pixels[:, 1], first), np.maximum.reduceat(pixels[:, 1], first)
+    rows = np.flatnonzero(plane.any(axis=1))
+    low, high = plane[rows].argmax(axis=1), plane.shape[1] - 1 - plane[rows, ::-1].argmax(axis=1)
     ends = np.concatenate([np.column_stack([rows, low]), np.column_stack([rows, high])]).astype(np.float64)
     return (ends[:, None, :] + _SIDES).reshape(-1, 2)
 
