@@ -18,26 +18,33 @@ def infer(
     model: AbsolutePath,
     series: list[Digest] | None = None,
     exact: Literal["auto", "required"] = "auto",
+    uncertainty: bool = False,
 ) -> State[None]:
     """Label the volumes of `store` (or only `series`) with the model in the folder `model`.
 
     Completed: every volume has its run. Partial: some failed, the table says which. Failed: none has one.
     exact: `required` fails for a classifier that would have to run window by window, at hundreds of times the cost.
+    uncertainty: also note how unsure the model is of each volume, which orders the next worklist.
     A run that was interrupted goes on where it stopped; one that is there is not computed again.
     """
-    report = infer_stage(store, model, series, exact)
+    report = infer_stage(store, model, series, exact, uncertainty)
     show(report, store)
     done, failed = len(report["runs"]), len(report["failed"])
     return outcome(done, failed, f"{done} volumes labelled" + (f", {failed} failed" if failed else ""))
 
 
 @task(name="infer", persist_result=False)
-def infer_stage(store: str, model: str, series: list[str] | None, exact: str) -> dict[str, Any]:
+def infer_stage(
+    store: str, model: str, series: list[str] | None, exact: str, uncertainty: bool
+) -> dict[str, Any]:
     """One call of the pipeline; its report as plain data."""
     from ctpipe import pipeline  # heavy: deploying a flow needs only its signature
 
     return run_stage(
-        "infer", lambda progress: pipeline.infer(store, model, series, exact=exact, progress=progress).as_json()
+        "infer",
+        lambda progress: pipeline.infer(
+            store, model, series, exact=exact, uncertainty=uncertainty, progress=progress
+        ).as_json(),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Literal, overload
 from distributed import Client
 
 from ctpipe.cluster import client_for
-from ctpipe.errors import UsageError
+from ctpipe.errors import RunError, UsageError
 from ctpipe.models import Model, Segmenter, load_model
 from ctpipe.pipeline import classifying, segmenting
 from ctpipe.pipeline.planning import plan_runs
@@ -37,6 +37,7 @@ def infer(
     plan: Literal[False] = False,
     *,
     exact: Exact | str = Exact.AUTO,
+    uncertainty: bool = False,
     progress: Progress = None,
 ) -> InferReport: ...
 
@@ -62,13 +63,16 @@ def infer(
     plan: bool = False,
     *,
     exact: Exact | str = Exact.AUTO,
+    uncertainty: bool = False,
     progress: Progress = None,
 ) -> InferReport | InferPlan:
     """Predict every volume of `store` (or only `series`, ids or unambiguous prefixes) with `model`.
 
     model: a folder written by `train` or `ctpipe models import`, or what `load_model` gave. exact: `required` refuses
     a classifier that would have to be evaluated window by window. One failing volume does not stop the
-    others: it is in the report. plan: do nothing, tell what it would cost and whether it fits.
+    others: it is in the report. uncertainty: also note in the store how unsure the model is of each volume (mean
+    entropy of its scores, 0 to 1), from the same pass; where a run lies there already, its scores are found again.
+    plan: do nothing, tell what it would cost and whether it fits.
     """
     wished = _exact(exact)
     target = store if isinstance(store, Store) else store_for_writing(store)
@@ -86,9 +90,26 @@ def infer(
     threads = loaded.spec.threads if isinstance(loaded, Segmenter) else 1
     with client_for(n_slabs, client, cores_a_task=threads) as workers:
         spans = segmenting.spans_for(_workers(workers), len(chosen))
-        volumes = [Volume(name, _work(target, name, loaded, folder, counter, spans)) for name in chosen]
+        volumes = [Volume(name, _work(target, name, loaded, folder, counter, spans, uncertainty)) for name in chosen]
         runs, failed = run_volumes(workers, volumes, counter, Device.CPU)
     return InferReport(tuple(runs.values()), failed, told)
+
+
+def uncertainty_of(
+    store: str | Path | Store, model: str | Path | Model | Segmenter, series: Sequence[str] | str | None = None,
+    client: Client | None = None, progress: Progress = None,
+) -> dict[str, float]:  # fmt: skip
+    """{volume: how unsure `model` is of it, 0 to 1}: the order of a worklist. Predicts what has no run yet.
+
+    The mean entropy of the class scores, as a share of its highest, over the window centres that the model evaluates
+    (a segmenter: over every fourth plane). It is kept in STORE/reviews/uncertainty-<model>.json, where
+    `Store.uncertainty` reads it without a model; what is there is not computed again. RunError names what failed.
+    """
+    report = infer(store, model, series, client, uncertainty=True, progress=progress)
+    if report.failed:
+        name, fault = next(iter(report.failed.items()))
+        raise RunError(f"{len(report.failed)} volume(s) failed; {name}: {fault}", "predict the others with `series`")
+    return {run.series: run.uncertainty for run in report.runs if run.uncertainty is not None}
 
 
 def _planned(store: Store, model: Model | Segmenter, chosen: Sequence[str], client: Client | None) -> InferPlan:
@@ -99,12 +120,14 @@ def _planned(store: Store, model: Model | Segmenter, chosen: Sequence[str], clie
 
 
 def _work(
-    store: Store, series: str, model: Model | Segmenter, folder: Path, counter: SlabCounter, spans: int
-) -> Callable[[], Work[Run]]:
+    store: Store, series: str, model: Model | Segmenter, folder: Path, counter: SlabCounter, spans: int,
+    uncertainty: bool,
+) -> Callable[[], Work[Run]]:  # fmt: skip
     """What begins the work on one volume."""
     if isinstance(model, Segmenter):
-        return lambda: segmenting.volume_work(store, store[series], model, folder, counter, Device.CPU, spans)
-    return lambda: classifying.volume_work(store, store[series], model, folder, counter, Device.CPU)
+        return lambda: segmenting.volume_work(store, store[series], model, folder, counter, Device.CPU, spans,
+                                              uncertainty)  # fmt: skip
+    return lambda: classifying.volume_work(store, store[series], model, folder, counter, Device.CPU, uncertainty)
 
 
 def _told(model: Model | Segmenter, wished: Exact) -> tuple[str, ...]:
