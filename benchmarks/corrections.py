@@ -76,8 +76,8 @@ def main() -> int:
         rows = []
         for found in workers.map(one_seed, [drawn(args.folder, seed, names) for seed in range(args.seeds)]):
             rows += found
+            (args.folder / "rows.json").write_text(json.dumps(rows, indent=1), "utf-8")
             print(f"seed {found[0]['seed']} after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    (args.folder / "rows.json").write_text(json.dumps(rows, indent=1), "utf-8")
     figures = summary(rows)
     show(figures)
     if args.png:
@@ -166,6 +166,16 @@ def write(store: Any, writer: Any, voxels: NDArray[Any]) -> None:
 # ------------------------------------------------------------------------------------------------ one seed
 def one_seed(draw: Draw) -> list[dict[str, Any]]:
     """Rows of all ways after each round; round 0 is the same for all."""
+    from distributed import Client, LocalCluster
+
+    # one thread of this process: seeds run side by side
+    with (LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="inproc", memory_limit=0,
+                       dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
+          Client(cluster, set_as_default=False) as client):  # fmt: skip
+        return all_ways(draw, client)
+
+
+def all_ways(draw: Draw, client: Any) -> list[dict[str, Any]]:
     from ctpipe import pipeline
 
     home = draw.folder / f"seed{draw.seed}"
@@ -173,20 +183,20 @@ def one_seed(draw: Draw) -> list[dict[str, Any]]:
     root = home / "base"
     base_store(draw, root)
     pipeline.train_model(root, recipe(draw), home / "m0", patients=patients(draw.truth), validate=[])
-    unsure = pipeline.uncertainty_of(root, home / "m0", draw.pool)
-    first = {"seed": draw.seed, "round": 0, "chosen": [], **scores(root, home / "m0", draw)}
+    unsure = pipeline.uncertainty_of(root, home / "m0", draw.pool, client)
+    first = {"seed": draw.seed, "round": 0, "chosen": [], **scores(root, home / "m0", draw, client)}
     first["agreement"] = agreement(root, home / "m0", draw, unsure)
     rows = []
     for way in WAYS:
         own = home / way
         shutil.copytree(root, own)
-        rows += [{**first, "way": way}, *rounds(draw, own, home, way, dict(unsure))]
-    if not os.environ.get("CORRECTIONS_KEEP"):
-        shutil.rmtree(home)
+        rows += [{**first, "way": way}, *rounds(draw, own, home, way, dict(unsure), client)]
+    shutil.rmtree(home)
     return rows
 
 
-def rounds(draw: Draw, root: Path, home: Path, way: str, unsure: dict[str, float]) -> list[dict[str, Any]]:
+def rounds(draw: Draw, root: Path, home: Path, way: str, unsure: dict[str, float], client: Any
+           ) -> list[dict[str, Any]]:
     from ctpipe import pipeline
 
     model, corrected, rows = home / "m0", [], []
@@ -196,16 +206,17 @@ def rounds(draw: Draw, root: Path, home: Path, way: str, unsure: dict[str, float
         if way == "unsure":
             order = sorted(left, key=lambda name: (-unsure[name], name))
         chosen = order[:CORRECTED]
-        runs = {run.series: run.run for run in pipeline.infer(root, model, chosen).runs}
+        runs = {run.series: run.run for run in pipeline.infer(root, model, chosen, client).runs}
         for name in chosen:
             review(root, name, runs[name], read_patient(draw.folder, name)["truth"])
         corrected += chosen
         model = home / f"{way}{number}"
         pipeline.train_model(root, recipe(draw), model, patients=patients((*draw.truth, *corrected)), validate=[],
                              with_reviews=True)  # fmt: skip
-        rows.append({"seed": draw.seed, "round": number, "way": way, "chosen": chosen, **scores(root, model, draw)})
+        rows.append({"seed": draw.seed, "round": number, "way": way, "chosen": chosen,
+                     **scores(root, model, draw, client)})  # fmt: skip
         if number < ROUNDS and way == "unsure":
-            unsure = pipeline.uncertainty_of(root, model, sorted(set(draw.pool) - set(corrected)))
+            unsure = pipeline.uncertainty_of(root, model, sorted(set(draw.pool) - set(corrected)), client)
     return rows
 
 
@@ -234,13 +245,13 @@ def patients(names: tuple[str, ...]) -> list[str]:
     return [f"p-{name}" for name in names]
 
 
-def scores(root: Path, model: Path, draw: Draw) -> dict[str, float]:
+def scores(root: Path, model: Path, draw: Draw, client: Any) -> dict[str, float]:
     """Of the held-out patients: lesion Dice (mean over patients), F1 of lesions, liver Dice."""
     from ctpipe import pipeline
     from ctpipe.scoring import evaluate_volume
     from ctpipe.store import open_store
 
-    report = pipeline.infer(root, model, draw.held_out)
+    report = pipeline.infer(root, model, draw.held_out, client)
     if report.failed:
         raise SystemExit(f"{len(report.failed)} volume(s) failed: {next(iter(report.failed.values()))}")
     labels = {run.series: (open_store(root)[run.series].labels, run.run) for run in report.runs}
