@@ -220,7 +220,7 @@ def _slab_labels(model: Model, series: Series, slab: Slab, scored: _Scored) -> N
 def _doubts(scored: _Scored) -> NDArray[np.int64]:
     """Doubts of the lattice planes inside the slab: those beyond it, which neighbours need too, count there."""
     own = np.array([scored.band.start <= plane < scored.band.stop for plane in scored.planes], bool)
-    return doubts_of(scored.scores[own], None if scored.mask is None else scored.mask[own])
+    return doubts_of(scored.scores[own])
 
 
 def input_level(series: Series, model: Model) -> Level:

@@ -71,7 +71,7 @@ def infer(
     model: a folder written by `train` or `ctpipe models import`, or what `load_model` gave. exact: `required` refuses
     a classifier that would have to be evaluated window by window. One failing volume does not stop the
     others: it is in the report. uncertainty: also note in the store how unsure the model is of each volume (mean
-    entropy of its scores, 0 to 1), from the same pass; where a run lies there already, its scores are found again.
+    entropy of what it labels, 0 to 1), from the same pass; where a run lies there already, its scores are found again.
     plan: do nothing, tell what it would cost and whether it fits.
     """
     wished = _exact(exact)
@@ -101,9 +101,10 @@ def uncertainty_of(
 ) -> dict[str, float]:  # fmt: skip
     """{volume: how unsure `model` is of it, 0 to 1}: the order of a worklist. Predicts what has no run yet.
 
-    The mean entropy of the class scores, as a share of its highest, over the window centres that the model evaluates
-    (a segmenter: over every fourth plane). It is kept in STORE/reviews/uncertainty-<model>.json, where
-    `Store.uncertainty` reads it without a model; what is there is not computed again. RunError names what failed.
+    The mean entropy of the class scores, as a share of its highest, over the window centres that the model labels as
+    something (a segmenter: over voxels of every fourth plane); 1 where it finds nothing. It is kept in
+    STORE/reviews/uncertainty-<model>.json, where `Store.uncertainty` reads it without a model; what is there is not
+    computed again. RunError names what failed.
     """
     report = infer(store, model, series, client, uncertainty=True, progress=progress)
     if report.failed:

@@ -97,8 +97,8 @@ class Run:
     """One prediction over one volume.
 
     windows: centres evaluated; slabs: of the volume; resumed: slabs that an earlier, interrupted call had finished;
-    known: the run was committed before and no label was computed. uncertainty: mean entropy of the scores, 0 (sure)
-    to 1, where it was asked for.
+    known: the run was committed before and no label was computed. uncertainty: mean entropy of what was labelled,
+    0 (sure) to 1, where it was asked for.
     """
 
     series: str
