@@ -35,6 +35,14 @@ class LabelKind(StrEnum):
     REVIEW = "review"  # a person's correction
 
 
+class Source(StrEnum):
+    """Whose labels are taken for true."""
+
+    TRUTH = "truth"  # those that came in beside the CT
+    REVIEW = "review"  # the newest correction of each volume; volumes without one are left out
+    BEST = "best"  # the newest correction, truth where there is none
+
+
 class Pad(StrEnum):
     """What a window sees beyond the border of its plane."""
 

@@ -19,29 +19,33 @@ def infer(
     series: list[Digest] | None = None,
     exact: Literal["auto", "required"] = "auto",
     device: Literal["cpu", "cuda"] = "cpu",
+    uncertainty: bool = False,
 ) -> State[None]:
     """Label the volumes of `store` (or only `series`) with the model in the folder `model`.
 
     Completed: every volume has its run. Partial: some failed, the table says which. Failed: none has one.
     exact: `required` fails for a classifier that would have to run window by window, at hundreds of times the cost.
     device: `cuda` runs on workers that were started with the resource GPU, or on the GPU of the machine.
+    uncertainty: also note how unsure the model is of each volume, which orders the next worklist.
     A run that was interrupted goes on where it stopped; one that is there is not computed again.
     """
-    report = infer_stage(store, model, series, exact, device)
+    report = infer_stage(store, model, series, exact, device, uncertainty)
     show(report, store)
     done, failed = len(report["runs"]), len(report["failed"])
     return outcome(done, failed, f"{done} volumes labelled" + (f", {failed} failed" if failed else ""))
 
 
 @task(name="infer", persist_result=False)
-def infer_stage(store: str, model: str, series: list[str] | None, exact: str, device: str) -> dict[str, Any]:
+def infer_stage(
+    store: str, model: str, series: list[str] | None, exact: str, device: str, uncertainty: bool
+) -> dict[str, Any]:
     """One call of the pipeline; its report as plain data."""
     from ctpipe import pipeline  # heavy: deploying a flow needs only its signature
 
     return run_stage(
         "infer",
         lambda progress: pipeline.infer(
-            store, model, series, exact=exact, device=device, progress=progress
+            store, model, series, exact=exact, device=device, uncertainty=uncertainty, progress=progress
         ).as_json(),
     )
 

@@ -20,19 +20,22 @@ def train(
     out: AbsolutePath,
     validation_patients: list[Patient] | None = None,
     patients: list[Patient] | None = None,
+    with_reviews: bool = False,
 ) -> State[None]:
     """Train by `recipe` on the truth labels of `store`; the model goes to the folder `out`.
 
     validation_patients choose the best epoch and are not trained on; patients limits training to these.
+    with_reviews: the newest review of a volume counts as its truth.
     """
-    report = train_stage(store, recipe, out, validation_patients, patients)
+    report = train_stage(store, recipe, out, validation_patients, patients, with_reviews)
     show(report)
     return outcome(1, 0, f"model {report['digest']}, best epoch {report['best_epoch']}")
 
 
 @task(name="train", persist_result=False)
 def train_stage(
-    store: str, recipe: str, out: str, validation_patients: list[str] | None, patients: list[str] | None
+    store: str, recipe: str, out: str, validation_patients: list[str] | None, patients: list[str] | None,
+    with_reviews: bool,
 ) -> dict[str, Any]:
     """One call of the pipeline; its report as plain data."""
     from ctpipe import pipeline  # heavy: deploying a flow needs only its signature
@@ -40,7 +43,8 @@ def train_stage(
     return run_stage(
         "train",
         lambda progress: pipeline.train_model(
-            store, recipe, out, validate=validation_patients, patients=patients, progress=progress
+            store, recipe, out, validate=validation_patients, patients=patients, with_reviews=with_reviews,
+            progress=progress,
         ).as_json(),
     )
 
@@ -52,6 +56,7 @@ def show(report: dict[str, Any]) -> None:
         {"what": "best epoch", "value": report["best_epoch"]},
         {"what": "trained on", "value": ", ".join(report["train_patients"])},
         {"what": "chosen on", "value": ", ".join(report["validation_patients"])},
+        {"what": "volumes as reviewed", "value": ", ".join(report["reviews"]) or "none"},
         *({"what": name, "value": str(value)} for name, value in report["scores"].items()),
     ]
     create_table_artifact(key="train-scores", table=rows, description="the model and its scores on validation patients")

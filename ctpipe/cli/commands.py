@@ -201,14 +201,15 @@ def train(args: argparse.Namespace) -> int:
     validate = [] if args.validate == ["none"] else args.validate
     with progress_lines() as progress:
         report = pipeline.train_model(args.store, args.recipe, args.out, patients=args.patients, validate=validate,
-                                      progress=progress)  # fmt: skip
+                                      with_reviews=args.with_reviews, progress=progress)  # fmt: skip
     document = report.as_json()
     if args.json:
         print_json(document)
         return 0
     by = f"best epoch {report.best_epoch} by {len(report.validation_patients)} validation patient(s)"
     chosen = by if report.validation_patients else f"the last epoch, {report.best_epoch}"
-    print(f"model {report.digest} in {report.model}: {len(report.train_patients)} patient(s), {chosen}")
+    reviews = f", {len(report.reviews)} volume(s) as reviewed" if report.reviews else ""
+    print(f"model {report.digest} in {report.model}: {len(report.train_patients)} patient(s){reviews}, {chosen}")
     if report.scores:
         print_table(("class", "validation Dice"), list(report.scores.items()))
     print(f"next: ctpipe infer {args.store} --model {args.out}")
@@ -225,16 +226,19 @@ def infer(args: argparse.Namespace) -> int:
             plan = pipeline.infer(args.store, args.model, args.series, client, plan=True, **how)
             return plans.show(plan, args.json)
     with progress_lines() as progress, _client(args.cluster) as client:
-        report = pipeline.infer(args.store, args.model, args.series, client, **how, progress=progress)
+        report = pipeline.infer(args.store, args.model, args.series, client, **how, uncertainty=args.uncertainty,
+                                progress=progress)  # fmt: skip
     for series, fault in report.failed.items():
         print(f"ctpipe: volume {series} failed: {fault}", file=sys.stderr)
     if args.json:
         print_json(report.as_json())
         return report.exit_code
     rows = [(run.series, run.run, run.windows, run.slabs, f"{run.seconds:.1f}",
-             "was there" if run.known else f"{run.resumed} slab(s) kept" if run.resumed else "new")
+             "was there" if run.known else f"{run.resumed} slab(s) kept" if run.resumed else "new",
+             *([] if run.uncertainty is None else [f"{run.uncertainty:.4f}"]))
             for run in report.runs]  # fmt: skip
-    print_table(("volume", "run", "windows", "slabs", "seconds", "state"), rows)
+    last = ("uncertainty",) if args.uncertainty else ()
+    print_table(("volume", "run", "windows", "slabs", "seconds", "state", *last), rows)
     if report.runs:
         print(f"next: ctpipe evaluate {args.store} --run {report.runs[0].run}   or   ctpipe review {args.store}")
     return report.exit_code

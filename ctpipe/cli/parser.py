@@ -173,6 +173,7 @@ def _train(verbs: Any) -> None:
     verb = _verb(verbs, "train", "train a recipe's model on the truth labels of a store", commands.train, """
 ctpipe train S --recipe demo --out MODEL
 ctpipe train S --recipe my.toml --out MODEL --validate p-1f3a p-77c0     choose the validation patients
+ctpipe train S --recipe demo --out MODEL2 --with-reviews                 corrections count as truth
 """)  # fmt: skip
     _store(verb)
     verb.add_argument("--recipe", required=True, metavar="NAME|FILE", help="a shipped recipe or a .toml file")
@@ -180,6 +181,8 @@ ctpipe train S --recipe my.toml --out MODEL --validate p-1f3a p-77c0     choose 
     verb.add_argument("--patients", nargs="+", metavar="PATIENT", help="use only these (pseudonyms, see ctpipe ls)")
     verb.add_argument("--validate", nargs="+", metavar="PATIENT",
                       help="these choose the best epoch (default: one of them); none: take the last epoch")  # fmt: skip
+    verb.add_argument("--with-reviews", action="store_true",
+                      help="the newest review of a volume counts as its truth; what was corrected is drawn more often")
     _json(verb)
 
 
@@ -189,6 +192,7 @@ def _infer(verbs: Any) -> None:
 ctpipe infer S --model MODEL
 ctpipe infer S --model MODEL --series 7f3a9c 02bd11       unambiguous beginnings will do
 ctpipe infer S --model MODEL --plan                       what it would cost, and whether it fits
+ctpipe infer S --model MODEL --uncertainty                and how unsure the model is of each volume
 """)  # fmt: skip
     _store(verb)
     verb.add_argument("--model", required=True, metavar="MODEL", help="folder made by ctpipe train")
@@ -197,6 +201,8 @@ ctpipe infer S --model MODEL --plan                       what it would cost, an
                       help="what forward passes run on, part of the run key (default: cpu)")
     verb.add_argument("--exact", choices=["auto", "required"], default="auto",
                       help="required: refuse a classifier that would have to run window by window (default: auto)")
+    verb.add_argument("--uncertainty", action="store_true",
+                      help="also note how unsure the model is of each volume: the order of the next worklist")
     verb.add_argument("--plan", action="store_true",
                       help="do nothing: tell windows, FLOPs, memory, tasks and time; exit 4 where it does not fit")
     _cluster(verb)

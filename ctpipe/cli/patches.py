@@ -31,6 +31,7 @@ ctpipe patches show S --out sheet.png --where "label == 'lesion'"
 ctpipe patches query S --sql "SELECT patient, label, count(*) AS n FROM rows GROUP BY ALL ORDER BY ALL"
 ctpipe patches save S --name liver --where "fraction_liver > 0.5"
 ctpipe patches query S --table liver --sql "SELECT avg(fraction_liver) FROM rows"
+ctpipe patches show S --source review --out corrected.png --where corrected
 ctpipe patches ls S
 """)  # fmt: skip
     verb.add_argument("action", choices=ACTIONS)
@@ -43,6 +44,8 @@ ctpipe patches ls S
     verb.add_argument("--level", type=int, default=0, help="pyramid level (default: 0)")
     verb.add_argument("--series", nargs="+", metavar="ID", help="only these volumes")
     verb.add_argument("--labels", default="truth", metavar="NAME", help="label group (default: the newest truth)")
+    verb.add_argument("--source", choices=["truth", "review", "best"], default="truth",
+                      help="review: the newest review of each volume; best: the same, and --labels where there is none")
     verb.add_argument("--classes", nargs="+", metavar="NAME", help="these classes, numbered from 1 (default: all)")
     verb.add_argument("--statistics", action="store_true", help="also mean and deviation of HU, and the body flag")
     verb.add_argument("--lesions", nargs="+", default=[], metavar="CLASS",
@@ -186,7 +189,7 @@ def _table(args: argparse.Namespace, client: Any) -> PatchTable:
         return table.where(args.where) if args.where else table
     return patch_table(args.store, args.window, args.stride, args.pad, args.where, client, series=args.series,
                        level=args.level, labels=args.labels, classes=args.classes, statistics=args.statistics,
-                       lesions=args.lesions)  # fmt: skip
+                       lesions=args.lesions, source=args.source)  # fmt: skip
 
 
 def _facts(table: PatchTable, rows: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ctpipe.errors import NotThereError, RunError, UsageError
 from ctpipe.patches.rows import RowSpec, translate
 from ctpipe.patches.sources import SeriesSource
 from ctpipe.patches.table import PatchTable
-from ctpipe.words import ZYX, Pad
+from ctpipe.words import ZYX, LabelKind, Pad, Source
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -27,7 +27,7 @@ def patch_table(
     stride: Sequence[int] = (1, 7, 7), pad: str | Pad = "edge", where: str | None = None,
     client: Client | None = None, *, series: Sequence[str] | str | None = None, level: int = 0, labels: str = "truth",
     classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None, statistics: bool = False,
-    lesions: Sequence[str] = (), organ: Sequence[str] = (),
+    lesions: Sequence[str] = (), organ: Sequence[str] = (), source: str | Source = Source.TRUTH,
 ) -> PatchTable:  # fmt: skip
     """Table with a row for every window (z, y, x) at every `stride` voxels of the store's labelled volumes.
 
@@ -42,6 +42,11 @@ def patch_table(
     statistics: also hu_mean and hu_std of every window and in_body of its centre; HU is then read as well.
     lesions: classes whose connected components (26 neighbours) are numbered in column `lesion`; they are found now.
     organ: classes whose voxels count as `in_organ`; by default all.
+    source: whose labels. "truth": `labels`. "review": the newest review of each series, by default of every volume that
+        has one. "best": the newest review of a series, and `labels` where it has none. With reviews, rows also have
+        `corrected` (a reviewer gave the centre another label) and `changed` (exact share of the window's voxels that
+        got another one), and column `weight` follows from both. They are held against the labels that the review began
+        with, over reviews of reviews back to the run; where those were removed, nothing counts as changed.
 
     Raises NotThereError for a series, label group, level, class or column that is not there; UsageError for a condition
     that is none. Nothing else is computed yet, only group metadata is read.
@@ -52,17 +57,25 @@ def patch_table(
     if pad not in list(Pad):
         raise UsageError(f"pad {str(pad)!r} is unknown", f"choose {' or '.join(Pad)}")
     windows = WindowSpec(window=_lengths(window), stride=_lengths(stride), pad=Pad(pad))
-    chosen = _chosen(store, series, labels)
-    groups = [one.labels[labels] for one in chosen]  # once: "truth" is the newest, whichever that is at each look
+    wanted = label_names(source, labels)
+    chosen = _chosen(store, series, wanted)
+    # once: "truth" is the newest, whichever that is at each look
+    groups = [next(one.labels[name] for name in wanted if name in one.labels) for one in chosen]
+    befores = [corrected_labels(one, group) for one, group in zip(chosen, groups, strict=True)]
     _check_classes(groups, classes)
-    names, translations = translate([group.classes for group in groups], classes)
-    sources = tuple(source_of(store, one, group, level, mapping)
-                    for one, group, mapping in zip(chosen, groups, translations, strict=True))
+    n = len(groups)
+    names, translations = translate([*(group.classes for group in groups),
+                                     *(before.classes if before else {} for before in befores)], classes)
+    sources = tuple(source_of(store, one, group, level, mapping) for one, group, mapping
+                    in zip(chosen, groups, translations[:n], strict=True))
+    sources = tuple(replace(one, before=_before(group, before, mapping)) for one, group, before, mapping
+                    in zip(sources, groups, befores, translations[n:], strict=True))
     largest = max(max(source.shape) for source in sources)
     spec = RowSpec(windows, tuple(names.items()), tuple(source.id for source in sources),
                    tuple(sorted({source.patient for source in sources})),
                    index_dtype="int16" if largest <= np.iinfo(np.int16).max else "int32",
-                   statistics=statistics, organ=_integers(names, organ))  # fmt: skip
+                   statistics=statistics, organ=_integers(names, organ),
+                   reviewed=Source(source) is not Source.TRUTH)  # fmt: skip
     table = PatchTable(spec, sources, level, client)
     if lesions:
         table = replace(table, spec=_numbered(spec, sources, _integers(names, lesions), client))
@@ -87,7 +100,33 @@ def source_of(store: Mapping[str, Any], series: Any, group: Any, level: int, map
                         factors)  # type: ignore[arg-type]  # fmt: skip
 
 
+def label_names(source: str | Source, labels: str = "truth") -> tuple[str, ...]:
+    """Names of label groups for a `source`, the one to take first; UsageError for what is none."""
+    if source not in list(Source):
+        raise UsageError(f"source {str(source)!r} is unknown", f"choose one of: {', '.join(Source)}")
+    if source == Source.REVIEW and labels != "truth":
+        raise UsageError(f"source 'review' takes reviews, not labels {labels!r}",
+                         f"give source='best' for {labels!r} where there is no review")
+    return {Source.TRUTH: (labels,), Source.REVIEW: ("review",), Source.BEST: ("review", labels)}[Source(source)]
 
+
+def corrected_labels(series: Any, group: Any) -> Any:
+    """The labels that a review corrected, over reviews of reviews; None where it began empty or they are gone."""
+    provenance, kind = getattr(group, "provenance", {}), str(getattr(group, "kind", LabelKind.TRUTH))
+    name = provenance.get("parent")
+    if kind != LabelKind.REVIEW or name is None or name not in series.labels:
+        return None
+    parent = series.labels[name]
+    if parent.name != name or parent.content != provenance.get("parent_content"):
+        return None  # others of that name: what was corrected is gone
+    return parent if str(parent.kind) != LabelKind.REVIEW else corrected_labels(series, parent)
+
+
+def _before(group: Any, before: Any, mapping: Mapping[int, int]) -> tuple[str, tuple[tuple[int, int], ...]] | None:
+    if before is not None:
+        return before.name, tuple(sorted(mapping.items()))
+    empty = str(getattr(group, "kind", "")) == LabelKind.REVIEW and group.provenance.get("parent") is None
+    return ("", ()) if empty else None
 
 
 def _numbered(spec: RowSpec, sources: Sequence[SeriesSource], classes: tuple[int, ...], client: Client | None
@@ -116,20 +155,26 @@ def _lengths(values: Sequence[int]) -> ZYX:
     return ZYX(*(int(v) for v in values))
 
 
-def _chosen(store: Mapping[str, Any], series: Sequence[str] | str | None, labels: str) -> list[Any]:
-    """The series of the table by id; without a choice, all that have the labels."""
+def _chosen(store: Mapping[str, Any], series: Sequence[str] | str | None, labels: tuple[str, ...]) -> list[Any]:
+    """The series of the table by id; without a choice, all that have any of the labels."""
+    told = " or ".join(repr(name) for name in labels)
+    cure = "save a correction in ctpipe review" if labels == ("review",) else "ingest it with --labels"
     if series is None:
-        chosen = [store[name] for name in sorted(store) if labels in store[name].labels]
+        chosen = [store[name] for name in sorted(store) if _any(store[name], labels)]
     else:
         wanted = [series] if isinstance(series, str) else series
         unique = {one.id: one for one in (store[name] for name in wanted)}
         chosen = [unique[name] for name in sorted(unique)]
         for one in chosen:
-            if labels not in one.labels:
-                raise NotThereError(f"series {one.id} has no labels {labels!r}", "ingest it with --labels")
+            if not _any(one, labels):
+                raise NotThereError(f"series {one.id} has no labels {told}", cure)
     if not chosen:
-        raise NotThereError(f"no series of the store has labels {labels!r}", "ingest it with --labels")
+        raise NotThereError(f"no series of the store has labels {told}", cure)
     return chosen
+
+
+def _any(series: Any, labels: tuple[str, ...]) -> bool:
+    return any(name in series.labels for name in labels)
 
 
 def _check_classes(groups: list[Any], classes: Sequence[str] | Mapping[str, Sequence[str]] | None) -> None:

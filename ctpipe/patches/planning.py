@@ -127,7 +127,8 @@ def _plan(table: PatchTable, workers: int, memory: int, threads: int, slab_budge
     for source in table.sources:
         planes = min(source.band_planes, source.shape[0]) + spec.windows.window.z - 1
         voxels = planes * source.shape[1] * source.shape[2]
-        slab = max(slab, voxels * (READING + (2 * READING_HU if spec.statistics else 0)))
+        labels = READING * (2 if spec.reviewed else 1)  # a review, and what it corrected
+        slab = max(slab, voxels * (labels + (2 * READING_HU if spec.statistics else 0)))
     rows, largest = sum(sizes), max(sizes, default=0) * row
     busy = min(threads, ceil(len(parts) / workers))
     held = ceil(rows * row / workers)

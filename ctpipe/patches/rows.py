@@ -60,6 +60,7 @@ class RowSpec:
     organ: tuple[int, ...] = ()
     splits: tuple[tuple[str, str], ...] = ()
     steps: tuple[Step, ...] = ()
+    reviewed: bool = False  # rows tell what a reviewer changed: `corrected` and `changed`
     saved_types: tuple[tuple[str, Any], ...] = ()  # of a saved table: {column: dtype, or the categories}
 
     @property
@@ -132,6 +133,8 @@ def _columns(n: int, spec: RowSpec) -> dict[str, NDArray[Any]]:
         columns |= {"hu_mean": np.empty(n, np.float32), "hu_std": np.empty(n, np.float32), "in_body": np.empty(n, bool)}
     if spec.lesions:
         columns["lesion"] = np.empty(n, np.uint16)
+    if spec.reviewed:
+        columns |= {"corrected": np.empty(n, bool), "changed": np.empty(n, np.float32)}
     return columns
 
 
@@ -148,6 +151,8 @@ def _fill_band(columns: dict[str, NDArray[Any]], at: int, z_planes: list[int], g
     hu = source.hu_planes(low, high) if spec.statistics else None
     moments = HuMoments(hu, low, grid, spec.windows.pad) if hu is not None else None
     lesions = _lesions(z_planes, source, spec) if spec.lesions else None
+    changed = source.changed_planes(low, high) if spec.reviewed else None
+    changes = ClassCounter(changed, low, grid, spec.windows.pad, [1]) if changed is not None else None
     _, y_axis, x_axis = grid.axes()
     n = len(y_axis) * len(x_axis)
     y_column, x_column = np.repeat(y_axis, len(x_axis)), np.tile(x_axis, len(y_axis))
@@ -162,6 +167,9 @@ def _fill_band(columns: dict[str, NDArray[Any]], at: int, z_planes: list[int], g
         if lesions is not None:
             first, numbers = lesions
             columns["lesion"][to] = numbers[z - first][y_axis[:, None], x_axis].ravel()
+        if changed is not None and changes is not None:
+            columns["corrected"][to] = changed[z - low][y_axis[:, None], x_axis].ravel()
+            changes.into(z, [columns["changed"][to]])
         at += n
 
 

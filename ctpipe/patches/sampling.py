@@ -72,6 +72,17 @@ def lower(n: int, one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.groupby("stratum").cumcount() < n].reset_index(drop=True)
 
 
+def most_changed(rows: pd.DataFrame, part: Part, spec: RowSpec, n: int) -> pd.DataFrame:
+    """The `n` rows that a reviewer changed most, most first; rows that nobody changed are left out."""
+    return by_change(rows[rows["changed"].to_numpy() > 0]).head(n)
+
+
+def by_change(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in order: those whose centre was changed first, then by the share of the window, then by place."""
+    by = ["corrected", "changed", "series", "z", "y", "x"]
+    return rows.sort_values(by, ascending=[False, False, True, True, True, True], kind="stable")
+
+
 def drawn(rows: pd.DataFrame, strata: Sequence[Stratum], n: int, seed: int) -> pd.DataFrame:
     """`n` rows of the strata by their shares, in random order, from the `lowest` of all partitions."""
     rows = rows.sort_values(["stratum", "rank", "series", "z", "y", "x"], kind="stable", ignore_index=True)

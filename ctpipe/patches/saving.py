@@ -56,7 +56,7 @@ def saved(table: PatchTable, name: str | Path) -> Path:
         "windows": {"window": list(spec.windows.window), "stride": list(spec.windows.stride),
                     "pad": str(spec.windows.pad)},
         "spec": {name: getattr(spec, name) for name in ("classes", "series", "patients", "index_dtype", "statistics",
-                                                        "lesions", "organ", "splits")},
+                                                        "lesions", "organ", "splits", "reviewed")},
         "sources": [{f.name: getattr(source, f.name) for f in fields(source) if f.name != "store"}
                     for source in table.sources],
         "types": [[name, _type_text(kind)] for name, kind in table.empty.dtypes.items()],
@@ -200,8 +200,8 @@ def _differences(store: Mapping[str, Any], sources: tuple[SeriesSource, ...]) ->
             changed.append(f"labels {source.labels} of series {source.id} are gone")
         elif labels.content != source.labels_content:
             changed.append(f"labels {source.labels} of series {source.id} are others")
-        elif source.kind == "truth" and series.labels["truth"].name != source.labels:
-            newer.append(f"series {source.id} has newer labels {series.labels['truth'].name}")
+        elif source.kind in ("truth", "review") and series.labels[source.kind].name != source.labels:
+            newer.append(f"series {source.id} has newer labels {series.labels[source.kind].name}")
     added = sorted(set(store) - {source.id for source in sources})
     newer += [f"{len(added)} series of the store are not in the table"] if added else []
     return changed, newer

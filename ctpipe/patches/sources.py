@@ -32,6 +32,8 @@ class SeriesSource:
     shape: of the table's level. band_planes: planes of that level in one slab of the store.
     translation: its label -> the table's; what is not named is background. rows_mm: the 4x4 affine of the level,
     index (z, y, x, 1) -> LPS mm. factors: voxels of level 0 in one of this level.
+    before: of a review, the labels that it corrected and their translation; "" for a review that began empty, None
+    where they are gone or nothing was corrected.
     """
 
     store: Path | Mapping[str, Any]
@@ -47,6 +49,7 @@ class SeriesSource:
     labels_content: str = ""
     rows_mm: tuple[tuple[float, ...], ...] = ((1.0, 0, 0, 0), (0, 1.0, 0, 0), (0, 0, 1.0, 0), (0, 0, 0, 1.0))
     factors: tuple[int, int, int] = (1, 1, 1)
+    before: tuple[str, tuple[tuple[int, int], ...]] | None = None
 
     @property
     def series(self) -> Any:
@@ -66,10 +69,7 @@ class SeriesSource:
     @property
     def lookup(self) -> NDArray[np.uint8]:
         """(65536,) uint8: label of the volume -> label of the table."""
-        table = np.zeros(1 << 16, np.uint8)
-        for value, label in self.translation:
-            table[value] = label
-        return table
+        return _lookup(self.translation)
 
     def raw_labels(self, start: int, stop: int, group: str | None = None) -> NDArray[np.generic]:
         """(stop - start, y, x) labels as stored, of the table's labels or of another group of the series."""
@@ -78,6 +78,15 @@ class SeriesSource:
     def label_planes(self, start: int, stop: int) -> NDArray[np.uint8]:
         """(stop - start, y, x) uint8 labels in the table's integers."""
         return self.lookup[self.raw_labels(start, stop)]
+
+    def changed_planes(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """(stop - start, y, x) uint8: 1 where a reviewer gave a voxel another label of the table."""
+        if self.before is None:
+            return np.zeros((stop - start, *self.shape[1:]), np.uint8)
+        now = self.label_planes(start, stop)
+        name, translation = self.before
+        was = _lookup(translation)[self.raw_labels(start, stop, name)] if name else np.uint8(0)
+        return (now != was).view(np.uint8)
 
     def hu_planes(self, start: int, stop: int) -> NDArray[np.generic]:
         """(stop - start, y, x) HU as stored."""
@@ -89,6 +98,13 @@ class SeriesSource:
         if "sop_instance" not in planes:
             raise NotThereError(f"volume {self.id} has no plane table", "ingest it from DICOM")
         return planes["sop_instance"].to_numpy()[np.asarray(z)].tolist()
+
+
+def _lookup(translation: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:
+    table = np.zeros(1 << 16, np.uint8)
+    for value, label in translation:
+        table[value] = label
+    return table
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,16 @@ class PatchTable:
         wanted = ("background", *(classes if classes is not None else self.classes.values()))
         return self.from_pixels([f"score_{name}" for name in wanted], function, steps)
 
+    def hard_examples(self, n: int) -> pd.DataFrame:
+        """The `n` rows of which a reviewer changed most, most first (the centre, then the share of the window).
+
+        Rows that nobody changed are left out. NotThereError for a table without reviews.
+        """
+        if not {"corrected", "changed"} <= set(self.columns):
+            raise NotThereError("the table has no reviews", "build it with source='review' or 'best'")
+        rows = self._merge(sampling.most_changed, tallies.MostChanged(n), n)
+        return rows.reset_index(drop=True)
+
     def compute(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows, as pandas in this process, numbered from 0; `columns` may name computed ones."""
         table = self if columns is None else self._only(columns)

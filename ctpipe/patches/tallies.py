@@ -26,6 +26,16 @@ class Lower:
         return sampling.lower(self.n, one, other)
 
 
+@dataclass(frozen=True)
+class MostChanged:
+    """Merges two lists: the `n` rows that a reviewer changed most of both."""
+
+    n: int
+
+    def __call__(self, one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+        return sampling.by_change(sampling.concatenated([one, other])).head(self.n)
+
+
 def band_sizes(rows: pd.DataFrame, part: Part, spec: RowSpec) -> tuple[int, ...]:
     """Rows of each slab of a partition."""
     starts = np.arange(part.start, part.stop, part.source.band_planes)

@@ -14,6 +14,9 @@ from ctpipe.patches.sources import Part, SeriesSource
 if TYPE_CHECKING:
     import pandas as pd
 
+# Weight of a row whose centre a reviewer changed; where the centre stayed, it grows from 1 with the share of the window
+# that was changed. Rows of equal labels elsewhere say again what the model knew.
+CORRECTED = 4.0
 # name -> what it is; the table of docs/guides/patches.md is made of these words
 VIRTUAL = {
     "plane": "plane of level 0 at the centre (its SOP instance: PatchTable.instances)",
@@ -24,7 +27,7 @@ VIRTUAL = {
     "in_organ": "whether the centre carries a label of the organ's classes (by default of any class)",
     "source": "where the labels come from: truth, review or prediction",
     "split": "the split of the patient, after PatchTable.split",
-    "weight": "1, unless a column of that name was computed",
+    "weight": "1; in tables with reviews up to CORRECTED where a reviewer changed the labels",
 }
 
 
@@ -51,6 +54,12 @@ def background(rows: pd.DataFrame, spec: RowSpec) -> NDArray[np.float32]:
     return ((total - counts) / total).astype(np.float32)
 
 
+def weights(rows: pd.DataFrame) -> NDArray[np.float32]:
+    """(n,) float32 from 1 to CORRECTED: how often rows should be drawn, by what a reviewer changed in them."""
+    share = np.maximum(rows["corrected"].to_numpy(np.float32), rows["changed"].to_numpy(np.float32))
+    return 1 + np.float32(CORRECTED - 1) * share
+
+
 def _column(name: str, rows: pd.DataFrame, source: SeriesSource | None, spec: RowSpec) -> Any:
     n = len(rows)
     if name == "fraction_background":
@@ -58,7 +67,7 @@ def _column(name: str, rows: pd.DataFrame, source: SeriesSource | None, spec: Ro
     if name == "in_organ":
         return np.isin(rows["label"].to_numpy(), spec.organ) if spec.organ else rows["label"].to_numpy() > 0
     if name == "weight":
-        return np.ones(n, np.float32)
+        return weights(rows) if spec.reviewed and {"corrected", "changed"} <= set(rows) else np.ones(n, np.float32)
     if name == "source":
         return constant(("truth", "review", "prediction"), source.kind if source else None, n)
     if name == "split":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ctpipe.pipeline.fitting import train, train_model
     from ctpipe.pipeline.judging import evaluate
     from ctpipe.pipeline.post_processing import PostReport, PostRun, post_process
-    from ctpipe.pipeline.predicting import infer
+    from ctpipe.pipeline.predicting import infer, uncertainty_of
     from ctpipe.pipeline.reports import EvaluateReport, InferReport, IngestReport, TrainReport, check_json
     from ctpipe.pipeline.tables import save_table
     from ctpipe.pipeline.taking import check, ingest
@@ -46,6 +46,7 @@ _HOMES = {
     "save_table": "tables",
     "train": "fitting",
     "train_model": "fitting",
+    "uncertainty_of": "predicting",
     "write_case_page": "case",
 }
 
@@ -61,6 +62,6 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "EvaluateReport", "Explanation", "InferReport", "IngestReport", "PostReport", "PostRun", "TrainReport", "check",
     "check_json", "evaluate", "explain", "infer", "ingest", "post_process", "save_table", "train", "train_model",
-    "write_case_page",
+    "uncertainty_of", "write_case_page",
     "CompareReport", "ExportReport", "Exported", "compare", "export", "export_all",
 ]  # fmt: skip

@@ -20,12 +20,14 @@ from ctpipe.errors import BudgetError, RunError
 from ctpipe.models import Model, Sizes
 from ctpipe.patches import PlaneReader, WindowGrid
 from ctpipe.pipeline import organ
+from ctpipe.pipeline.doubting import Doubts, noted
 from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.loaded import model_of
 from ctpipe.pipeline.reports import Run
 from ctpipe.pipeline.runs import continued, continued_record, run_record, windows_of
 from ctpipe.pipeline.stages import SlabCounter
 from ctpipe.pipeline.waves import Wave, Work
+from ctpipe.predict import doubts as doubts_of
 from ctpipe.predict import score_centres
 from ctpipe.store import GroupWriter, Labels, LabelsMeta, Series, SlabRecord, Store, open_store
 from ctpipe.volume import Level, Slab
@@ -48,21 +50,27 @@ class PredictTask:
     reference_hu: float | None
     before: str | None  # label group of the earlier run
     device: Device
+    doubt: bool = False  # tell how unsure the model is of its centres
 
 
 @dataclass(frozen=True)
 class SlabOutcome:
-    """What a task gives back. windows: centres evaluated; found: the slab lay there whole already."""
+    """What a task gives back. windows: centres evaluated; found: the slab lay there whole already.
+
+    doubts: of `predict.doubts`, where they were asked for and the slab was computed.
+    """
 
     record: SlabRecord
     windows: int
     found: bool
+    doubts: NDArray[np.int64] | None = None
 
 
 def volume_work(
-    store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device
-) -> Work[Run]:
-    """The run of `model`, which lies in `folder`, over one volume.
+    store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device,
+    uncertainty: bool = False,
+) -> Work[Run]:  # fmt: skip
+    """The run of `model`, which lies in `folder`, over one volume; `uncertainty`: noted in the store as well.
 
     Where memory runs out, it begins again under the key of half the micro-batch, and the record of its first key says
     so: the next call goes there at once. No volume is mixed of both. BudgetError where nothing smaller is left.
@@ -77,7 +85,8 @@ def volume_work(
         model = as_continued(store, series, model, device, before.name if before else None)
         key, smaller = run_key(series, model, device, before.name if before else None), model.sizes.half()
         try:
-            return (yield from _run(store, series, model, folder, counter, device, before, reference))
+            run, doubts = yield from _run(store, series, model, folder, counter, device, before, reference, uncertainty)
+            break
         except MemoryError as error:
             if smaller is None:
                 raise BudgetError(f"series {series.id}: out of memory even with {model.sizes.micro_batch} windows at "
@@ -88,6 +97,21 @@ def volume_work(
                 "series %s: out of memory with %d windows at a time; it begins again with %d, as run %s",
                 series.id, model.sizes.micro_batch, smaller.micro_batch, onward)  # fmt: skip
             model = model.sized(smaller)
+    if not uncertainty:
+        return run
+    name = before.name if before else None
+    writer = store.labels_writer(series.id, labels_meta(run.run, series, model, name, reference))
+
+    def again(lacking: list[Slab]) -> Wave:
+        tasks = [PredictTask(str(store.root), series.id, str(folder), model.sizes, writer, slab, reference, name, device)
+                 for slab in lacking]  # fmt: skip
+        return Wave(doubt_slab, tasks, [0] * len(tasks))
+
+    try:
+        return (yield from noted(store, run, model.digest, writer.slabs, doubts, again))
+    except MemoryError as error:
+        raise BudgetError(f"series {series.id}: out of memory while its uncertainty was found",
+                          "run on fewer workers, or on machines with more memory") from error
 
 
 def as_continued(store: Store, series: Series, model: Model, device: Device, before: str | None) -> Model:
@@ -101,19 +125,19 @@ def as_continued(store: Store, series: Series, model: Model, device: Device, bef
 
 
 def _run(store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device,
-         before: Labels | None, reference: float | None) -> Work[Run]:
-    """One run with the sizes that `model` has."""
+         before: Labels | None, reference: float | None, uncertainty: bool) -> Work[tuple[Run, Doubts]]:
+    """One run with the sizes that `model` has, and where uncertainty is wanted the doubts of the slabs it computed."""
     began = time.monotonic()
     key = run_key(series, model, device, before.name if before else None)
     writer = store.labels_writer(series.id, labels_meta(key, series, model, before.name if before else None, reference))
     slabs = writer.slabs
     if writer.committed:
         counter.add(len(slabs))
-        return Run(series.id, key, windows_of(store, key), time.monotonic() - began, len(slabs), 0, known=True)
+        return Run(series.id, key, windows_of(store, key), time.monotonic() - began, len(slabs), 0, known=True), {}
     with store.lease(writer.target) as lease:
         writer.prepare()
         tasks = [PredictTask(str(store.root), series.id, str(folder), model.sizes, writer, slab, reference,
-                             before.name if before else None, device) for slab in slabs]  # fmt: skip
+                             before.name if before else None, device, uncertainty) for slab in slabs]  # fmt: skip
         try:
             outcomes: list[SlabOutcome] = yield Wave(predict_slab, tasks)
         except MemoryError:
@@ -129,7 +153,8 @@ def _run(store: Store, series: Series, model: Model, folder: Path, counter: Slab
         "reference_hu": reference,
         "settings": {**model.recipe.as_dict()["predict"], **asdict(model.sizes)},
     }))  # fmt: skip
-    return run
+    return run, {slab.index: outcome.doubts for slab, outcome in zip(slabs, outcomes, strict=True)
+                 if outcome.doubts is not None}  # fmt: skip
 
 
 def labels_meta(
@@ -152,21 +177,51 @@ def predict_slab(task: PredictTask) -> SlabOutcome:
         return SlabOutcome(done, 0, found=True)
     model = model_of(task.model, task.device).sized(task.sizes)
     series = open_store(task.store)[task.series]
-    labels, windows = _slab_labels(model, series, task)
-    return SlabOutcome(task.writer.write_slab(task.slab, labels), windows, found=False)
+    scored = _scored(model, series, task)
+    record = task.writer.write_slab(task.slab, _slab_labels(model, series, task.slab, scored))
+    return SlabOutcome(record, scored.windows, found=False, doubts=_doubts(scored) if task.doubt else None)
 
 
-def _slab_labels(model: Model, series: Series, task: PredictTask) -> tuple[NDArray[np.uint8], int]:
-    """Labels (planes, y, x) of one slab of level 0, and the number of centres evaluated."""
-    recipe, level = model.recipe, input_level(series, model)
-    band = level.slab(task.slab)
-    reader = PlaneReader(series, recipe.input, task.reference_hu)
-    stride, fill = recipe.predict.stride, recipe.predict.fill
+def doubt_slab(task: PredictTask) -> Doubts:
+    """How unsure the model is of one slab, whose labels lie there already: scored again, nothing written."""
+    model = model_of(task.model, task.device).sized(task.sizes)
+    return {task.slab.index: _doubts(_scored(model, open_store(task.store)[task.series], task))}
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Scores at the lattice planes that decide planes band.start..band.stop-1 of the input level; mask: as asked."""
+
+    scores: NDArray[np.int32]
+    planes: list[int]
+    mask: NDArray[np.bool_] | None
+    band: Slab
+
+    @property
+    def windows(self) -> int:
+        """Centres that were evaluated."""
+        return int(np.prod(self.scores.shape[:-1])) if self.mask is None else int(self.mask.sum())
+
+
+def _scored(model: Model, series: Series, task: PredictTask) -> _Scored:
+    band = input_level(series, model).slab(task.slab)
+    reader = PlaneReader(series, model.recipe.input, task.reference_hu)
     planes, mask = centres_for(model, series, task.before, band.start, band.stop)
-    scores = score_centres(model, reader, planes, mask)
-    coarse = reduce.label_planes(scores, planes, stride, fill, band.start, band.stop, level.grid.shape)
-    fine = reduce.refine(coarse, level.factors, (task.slab.planes, series.grid.shape.y, series.grid.shape.x))
-    return fine, int(mask.sum()) if mask is not None else int(np.prod(scores.shape[:-1]))
+    return _Scored(score_centres(model, reader, planes, mask), planes, mask, band)
+
+
+def _slab_labels(model: Model, series: Series, slab: Slab, scored: _Scored) -> NDArray[np.uint8]:
+    """Labels (planes, y, x) of one slab of level 0."""
+    level, predict = input_level(series, model), model.recipe.predict
+    coarse = reduce.label_planes(scored.scores, scored.planes, predict.stride, predict.fill, scored.band.start,
+                                 scored.band.stop, level.grid.shape)  # fmt: skip
+    return reduce.refine(coarse, level.factors, (slab.planes, series.grid.shape.y, series.grid.shape.x))
+
+
+def _doubts(scored: _Scored) -> NDArray[np.int64]:
+    """Doubts of the lattice planes inside the slab: those beyond it, which neighbours need too, count there."""
+    own = np.array([scored.band.start <= plane < scored.band.stop for plane in scored.planes], bool)
+    return doubts_of(scored.scores[own])
 
 
 def input_level(series: Series, model: Model) -> Level:

@@ -15,7 +15,7 @@ from typing import Literal, overload
 from distributed import Client
 
 from ctpipe.cluster import client_for
-from ctpipe.errors import UsageError
+from ctpipe.errors import RunError, UsageError
 from ctpipe.models import Model, Segmenter, load_model
 from ctpipe.models.device import ready
 from ctpipe.pipeline import classifying, segmenting
@@ -41,6 +41,7 @@ def infer(
     *,
     exact: Exact | str = Exact.AUTO,
     device: Device | str = Device.CPU,
+    uncertainty: bool = False,
     progress: Progress = None,
 ) -> InferReport: ...
 
@@ -68,6 +69,7 @@ def infer(
     *,
     exact: Exact | str = Exact.AUTO,
     device: Device | str = Device.CPU,
+    uncertainty: bool = False,
     progress: Progress = None,
 ) -> InferReport | InferPlan:
     """Predict every volume of `store` (or only `series`, ids or unambiguous prefixes) with `model`.
@@ -75,7 +77,9 @@ def infer(
     model: a folder written by `train` or `ctpipe models import`, or what `load_model` gave. exact: `required` refuses
     a classifier that would have to be evaluated window by window. device: what forward passes run on, part of the run
     key; `cuda` goes to workers that were started with the resource GPU, or to the GPU of this machine. One failing
-    volume does not stop the others: it is in the report. plan: do nothing, tell what it would cost and whether it fits.
+    volume does not stop the others: it is in the report. uncertainty: also note in the store how unsure the model is of
+    each volume (mean entropy of what it labels, 0 to 1), from the same pass; where a run lies there already, its scores
+    are found again. plan: do nothing, tell what it would cost and whether it fits.
     """
     wished, on = _exact(exact), _device(device)
     target = store if isinstance(store, Store) else store_for_writing(store)
@@ -93,9 +97,29 @@ def infer(
     threads = loaded.spec.threads if isinstance(loaded, Segmenter) else 1
     with _workers_for(on, n_slabs, client, threads) as workers:
         spans = segmenting.spans_for(_workers(workers), len(chosen))
-        volumes = [Volume(name, _work(target, name, loaded, folder, counter, on, spans)) for name in chosen]
+        volumes = [
+            Volume(name, _work(target, name, loaded, folder, counter, on, spans, uncertainty)) for name in chosen
+        ]
         runs, failed = run_volumes(workers, volumes, counter, on)
     return InferReport(tuple(runs.values()), failed, told)
+
+
+def uncertainty_of(
+    store: str | Path | Store, model: str | Path | Model | Segmenter, series: Sequence[str] | str | None = None,
+    client: Client | None = None, progress: Progress = None,
+) -> dict[str, float]:  # fmt: skip
+    """{volume: how unsure `model` is of it, 0 to 1}: the order of a worklist. Predicts what has no run yet.
+
+    The mean entropy of the class scores, as a share of its highest, over the window centres that the model labels as
+    something (a segmenter: over voxels of every fourth plane); 1 where it finds nothing. It is kept in
+    STORE/reviews/uncertainty-<model>.json, where `Store.uncertainty` reads it without a model; what is there is not
+    computed again. RunError names what failed.
+    """
+    report = infer(store, model, series, client, uncertainty=True, progress=progress)
+    if report.failed:
+        name, fault = next(iter(report.failed.items()))
+        raise RunError(f"{len(report.failed)} volume(s) failed; {name}: {fault}", "predict the others with `series`")
+    return {run.series: run.uncertainty for run in report.runs if run.uncertainty is not None}
 
 
 def _planned(
@@ -115,11 +139,12 @@ def _work(
     counter: SlabCounter,
     device: Device,
     spans: int,
+    uncertainty: bool,
 ) -> Callable[[], Work[Run]]:
     """What begins the work on one volume."""
     if isinstance(model, Segmenter):
-        return lambda: segmenting.volume_work(store, store[series], model, folder, counter, device, spans)
-    return lambda: classifying.volume_work(store, store[series], model, folder, counter, device)
+        return lambda: segmenting.volume_work(store, store[series], model, folder, counter, device, spans, uncertainty)
+    return lambda: classifying.volume_work(store, store[series], model, folder, counter, device, uncertainty)
 
 
 def _told(model: Model | Segmenter, wished: Exact) -> tuple[str, ...]:

@@ -97,7 +97,8 @@ class Run:
     """One prediction over one volume.
 
     windows: centres evaluated; slabs: of the volume; resumed: slabs that an earlier, interrupted call had finished;
-    known: the run was committed before and nothing was computed.
+    known: the run was committed before and no label was computed. uncertainty: mean entropy of what was labelled,
+    0 (sure) to 1, where it was asked for.
     """
 
     series: str
@@ -107,10 +108,12 @@ class Run:
     slabs: int
     resumed: int
     known: bool = False
+    uncertainty: float | None = None
 
     def as_json(self) -> dict[str, Any]:
+        told = {} if self.uncertainty is None else {"uncertainty": round(self.uncertainty, 6)}
         return {"series": self.series, "run": self.run, "windows": self.windows, "seconds": round(self.seconds, 3),
-                "slabs": self.slabs, "resumed": self.resumed}  # fmt: skip
+                "slabs": self.slabs, "resumed": self.resumed, **told}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,10 @@ class InferReport:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """A trained model: where it lies, its digest, which patients it saw and how it did on the validation patients."""
+    """A trained model: where it lies, its digest, which patients it saw and how it did on the validation patients.
+
+    reviews: {volume: the review that counted as its truth}.
+    """
 
     model: str
     digest: str
@@ -140,11 +146,12 @@ class TrainReport:
     validation_patients: tuple[str, ...]
     best_epoch: int
     scores: dict[str, Any]
+    reviews: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return {"model": self.model, "digest": self.digest, "train_patients": list(self.train_patients),
                 "validation_patients": list(self.validation_patients), "best_epoch": self.best_epoch,
-                "scores": self.scores}  # fmt: skip
+                "scores": self.scores, "reviews": self.reviews}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,32 @@ from numpy.typing import NDArray
 from ctpipe.cluster import tell_slab
 from ctpipe.errors import BudgetError
 from ctpipe.models import Segmenter, SegmentPlan
+from ctpipe.pipeline.doubting import Doubts, noted
 from ctpipe.pipeline.keys import segment_key
 from ctpipe.pipeline.loaded import segmenter_of
 from ctpipe.pipeline.reports import Run
 from ctpipe.pipeline.runs import run_record, windows_of
 from ctpipe.pipeline.stages import SlabCounter
 from ctpipe.pipeline.waves import Wave, Work
-from ctpipe.predict import Facts, PlaneSource, SlabFacts, block_planes, merge_facts, needs_facts, score_windows
+from ctpipe.predict import (
+    STEPS,
+    Facts,
+    PlaneSource,
+    SlabFacts,
+    block_planes,
+    doubts_of_scores,
+    merge_facts,
+    needs_facts,
+    score_windows,
+)  # fmt: skip
 from ctpipe.predict import slab_facts as facts_of
 from ctpipe.reduce import ScoreBand, label_type
 from ctpipe.store import GroupWriter, LabelsMeta, Series, SlabRecord, Store, open_store
 from ctpipe.volume import Slab
 from ctpipe.words import Device, LabelKind
+
+# Doubts are counted on every so many-th plane of the box: to resample the scores of a plane is dear with many classes.
+DOUBT_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -56,44 +70,70 @@ class SpanTask:
     slabs: tuple[Slab, ...]
     facts: Facts | None
     device: Device
+    doubt: bool = False  # tell how unsure the model is
 
 
 @dataclass(frozen=True)
 class SpanOutcome:
-    """What a span gives back. windows: scored; found: slabs that lay there whole already; clamped: as Scored has it."""
+    """What a span gives back. windows: scored; found: slabs that lay there whole already; clamped: as Scored has it.
+
+    doubts: of the slabs computed, where they were asked for.
+    """
 
     records: tuple[SlabRecord, ...]
     windows: int
     found: int
     clamped: bool
+    doubts: Doubts
 
 
 def volume_work(
-    store: Store, series: Series, model: Segmenter, folder: Path, counter: SlabCounter, device: Device, spans: int
-) -> Work[Run]:
-    """The run of `model`, which lies in `folder`, over one volume, in `spans` tasks where it has as many slabs."""
+    store: Store, series: Series, model: Segmenter, folder: Path, counter: SlabCounter, device: Device, spans: int,
+    uncertainty: bool = False,
+) -> Work[Run]:  # fmt: skip
+    """The run of `model`, which lies in `folder`, over one volume, in `spans` tasks where it has as many slabs.
+
+    uncertainty: noted in the store as well.
+    """
+    run, doubts, facts = yield from _run(store, series, model, folder, counter, device, spans, uncertainty)
+    if not uncertainty:
+        return run
+    writer = store.labels_writer(series.id, labels_meta(run.run, series, model))
+    if run.known and series.id not in store.uncertainty(model.digest):
+        facts = yield from _facts(store, series, model, folder, writer.slabs)
+
+    def again(lacking: list[Slab]) -> Wave:
+        tasks = [SpanTask(str(store.root), series.id, str(folder), writer, tuple(group), facts, device)
+                 for group in missing_slabs(dict.fromkeys(lacking))]  # fmt: skip
+        return Wave(doubt_span, tasks, [0] * len(tasks))
+
+    try:
+        return (yield from noted(store, run, model.digest, writer.slabs, doubts, again))
+    except MemoryError as error:
+        raise _no_memory(series) from error
+
+
+def _run(
+    store: Store, series: Series, model: Segmenter, folder: Path, counter: SlabCounter, device: Device, spans: int,
+    uncertainty: bool,
+) -> Work[tuple[Run, Doubts, Facts | None]]:  # fmt: skip
     began = time.monotonic()
     key = segment_key(series, model.digest, device)
     writer = store.labels_writer(series.id, labels_meta(key, series, model))
     slabs, root = writer.slabs, str(store.root)
     if writer.committed:
         counter.add(len(slabs))
-        return Run(series.id, key, windows_of(store, key), time.monotonic() - began, len(slabs), 0, known=True)
+        known = Run(series.id, key, windows_of(store, key), time.monotonic() - began, len(slabs), 0, known=True)
+        return known, {}, None
     with store.lease(writer.target) as lease:
         writer.prepare()
-        facts = None
-        if needs_facts(model.spec, series.grid):
-            looks = [FactsTask(root, series.id, str(folder), slab) for slab in slabs]
-            parts: list[SlabFacts] = yield Wave(facts_of_slab, looks, [0] * len(looks))
-            facts = merge_facts(parts, model.spec, series.grid)
+        facts = yield from _facts(store, series, model, folder, slabs)
         groups = spans_of(slabs, spans)
-        tasks = [SpanTask(root, series.id, str(folder), writer, group, facts, device) for group in groups]
+        tasks = [SpanTask(root, series.id, str(folder), writer, group, facts, device, uncertainty) for group in groups]
         try:
             outcomes: list[SpanOutcome] = yield Wave(predict_span, tasks, [len(group) for group in groups])
         except MemoryError as error:  # a window cannot be made smaller: its size is the model's
-            raise BudgetError(f"series {series.id}: out of memory; `ctpipe infer --plan` tells what a worker needs",
-                              "run on fewer workers, or on machines with more memory: what is written is kept"
-                              ) from error  # fmt: skip
+            raise _no_memory(series) from error
         writer.commit([record for outcome in outcomes for record in outcome.records], lease)
     run = Run(series.id, key, sum(outcome.windows for outcome in outcomes), time.monotonic() - began, len(slabs),
               sum(outcome.found for outcome in outcomes))  # fmt: skip
@@ -103,7 +143,21 @@ def volume_work(
         "origin": model.spec.origin,
         "clamped": any(outcome.clamped for outcome in outcomes),
     }))  # fmt: skip
-    return run
+    return run, {slab: counts for outcome in outcomes for slab, counts in outcome.doubts.items()}, facts
+
+
+def _facts(store: Store, series: Series, model: Segmenter, folder: Path, slabs: Sequence[Slab]) -> Work[Facts | None]:
+    """The facts of the volume, where the model needs some."""
+    if not needs_facts(model.spec, series.grid):
+        return None
+    looks = [FactsTask(str(store.root), series.id, str(folder), slab) for slab in slabs]
+    parts: list[SlabFacts] = yield Wave(facts_of_slab, looks, [0] * len(looks))
+    return merge_facts(parts, model.spec, series.grid)
+
+
+def _no_memory(series: Series) -> BudgetError:
+    return BudgetError(f"series {series.id}: out of memory; `ctpipe infer --plan` tells what a worker needs",
+                       "run on fewer workers, or on machines with more memory: what is written is kept")
 
 
 def labels_meta(key: str, series: Series, model: Segmenter) -> LabelsMeta:
@@ -139,17 +193,31 @@ def predict_span(task: SpanTask) -> SpanOutcome:
     done = {slab: task.writer.done(slab) for slab in task.slabs}
     found = sum(record is not None for record in done.values())
     windows, clamped = 0, False
-    model = segmenter_of(task.model, task.device) if found < len(done) else None
+    doubts: dict[int, NDArray[np.int64]] = {}
     series = open_store(task.store)[task.series]
     for group in missing_slabs(done):
-        assert model is not None
-        box = task.facts.box if task.facts else None
-        stream = SlabStream(model, SegmentPlan.of(model.spec, series.grid, box), series, task.facts)
+        stream = _stream(task, series)
         for slab, labels in stream.labels(group, series.grid.shape):
             done[slab] = task.writer.write_slab(slab, labels)
             tell_slab(slab.index)
         windows, clamped = windows + stream.windows, clamped or stream.clamped
-    return SpanOutcome(tuple(record for record in done.values() if record is not None), windows, found, clamped)
+        doubts |= stream.doubts
+    return SpanOutcome(tuple(record for record in done.values() if record is not None), windows, found, clamped, doubts)
+
+
+def doubt_span(task: SpanTask) -> Doubts:
+    """How unsure the model is of slabs whose labels lie there already: scored again, nothing written."""
+    series = open_store(task.store)[task.series]
+    stream = _stream(replace(task, doubt=True), series)
+    for _ in stream.labels(task.slabs, series.grid.shape):
+        pass
+    return stream.doubts
+
+
+def _stream(task: SpanTask, series: Series) -> SlabStream:
+    model = segmenter_of(task.model, task.device)
+    plan = SegmentPlan.of(model.spec, series.grid, task.facts.box if task.facts else None)
+    return SlabStream(model, plan, series, task.facts, doubt=task.doubt)
 
 
 def missing_slabs(done: dict[Slab, SlabRecord | None]) -> list[list[Slab]]:
@@ -168,13 +236,15 @@ def missing_slabs(done: dict[Slab, SlabRecord | None]) -> list[list[Slab]]:
 class SlabStream:
     """Labels of neighbouring slabs of one volume, as one stream along z.
 
-    windows: scored so far; clamped: whether a score was beyond SCORE_LIMIT. Memory: a band of scores as deep as a
-    window, whatever the number of slabs.
+    windows: scored so far; clamped: whether a score was beyond SCORE_LIMIT; doubts: by slab, with `doubt`. Memory: a
+    band of scores as deep as a window, whatever the number of slabs.
     """
 
-    def __init__(self, model: Segmenter, plan: SegmentPlan, source: PlaneSource, facts: Facts | None) -> None:
-        self.model, self.plan, self.source, self.facts = model, plan, source, facts
+    def __init__(self, model: Segmenter, plan: SegmentPlan, source: PlaneSource, facts: Facts | None, *,
+                 doubt: bool = False) -> None:
+        self.model, self.plan, self.source, self.facts, self.doubt = model, plan, source, facts, doubt
         self.windows, self.clamped = 0, False
+        self.doubts: dict[int, NDArray[np.int64]] = {}
 
     def labels(self, slabs: Sequence[Slab], shape: Sequence[int]) -> Iterator[tuple[Slab, NDArray[Any]]]:
         """(slab, labels (planes, y, x)) ascending, each as soon as its last plane is decided; shape: of the volume.
@@ -186,20 +256,32 @@ class SlabStream:
         planes = self._planes(first, stop) if first < stop else iter(())
         for slab in slabs:
             labels = np.zeros((slab.planes, *shape[1:]), label_type(self.model.spec))
+            if self.doubt:
+                self.doubts[slab.index] = np.zeros(STEPS, np.int64)
             for z in range(max(slab.start, z0), min(slab.stop, z1)):
-                number, found = next(planes)
+                number, found, unsure = next(planes)
                 assert number == z - z0  # planes come in order, each once
                 labels[z - slab.start, y0:y1, x0:x1] = found
+                if unsure is not None:
+                    self.doubts[slab.index] += unsure
             yield slab, labels
 
-    def _planes(self, first: int, stop: int) -> Iterator[tuple[int, NDArray[Any]]]:
-        """(box plane, labels (y, x) of the box) of box planes first..stop-1, ascending."""
+    def _planes(self, first: int, stop: int) -> Iterator[tuple[int, NDArray[Any], NDArray[np.int64] | None]]:
+        """(box plane, its labels (y, x), its doubts where they are counted) of box planes first..stop-1, ascending."""
         spec, plan = self.model.spec, self.plan
         low, high = plan.planes_for(first, stop)
         band = ScoreBand(spec, plan, first, stop, block_planes(plan, spec.micro_batch))
         for scored in score_windows(self.model, plan, self.source, self.facts, low, high):
-            yield from band.finish(scored.done)
+            yield from self._finished(band, scored.done)
             band.add(scored.window, scored.scores)
             self.windows += 1
             self.clamped |= scored.clamped
-        yield from band.finish(high)
+        yield from self._finished(band, high)
+
+    def _finished(
+        self, band: ScoreBand, done: int
+    ) -> Iterator[tuple[int, NDArray[Any], NDArray[np.int64] | None]]:
+        for plane, labels in band.finish(done):
+            counted = self.doubt and plane % DOUBT_EVERY == 0
+            yield plane, labels, doubts_of_scores(band.scores(plane), self.model.spec) if counted else None
+

@@ -30,6 +30,7 @@ from ctpipe.store.leases import EXPIRY_S, Lease, side_files
 from ctpipe.store.runs import read_run, run_keys
 from ctpipe.store.series import one_of
 from ctpipe.store.store import Store
+from ctpipe.store.uncertainty import forget_uncertainty
 from ctpipe.store.verdicts import forget_volume
 
 
@@ -142,6 +143,7 @@ def _remove_volume(root: Path, series_id: str) -> list[str]:
         paths += [root / name for name in files.names(root) if name.startswith(INDEX)]  # headers of all sources
         paths += _tables_of(root, series_id)
         forget_volume(root, series_id)
+        forget_uncertainty(root, series_id)
         return sorted(_remove_files(root, paths))
 
 

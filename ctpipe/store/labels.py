@@ -1,4 +1,4 @@
-"""The label groups of one volume as a set: their names, the index for other readers, the order of truths."""
+"""The label groups of one volume as a set: their names, the index for other readers, which came after which."""
 
 from __future__ import annotations
 
@@ -40,19 +40,22 @@ def read_labels(root: Path, series_id: str, name: str) -> dict[str, Any] | None:
     return None if document is None else checked_labels(document["attributes"]["ctpipe"], what)
 
 
-def truth_sequences(root: Path, series_id: str) -> dict[str, int]:
-    """{name of a truth group: its sequence number}; the highest is the newest."""
+def sequences(root: Path, series_id: str, kind: LabelKind) -> dict[str, int]:
+    """{name of a truth or review group: its sequence number among its kind}; the highest is the newest.
+
+    Reviews of a ctpipe that did not count them have 0.
+    """
     found = {}
     for name in committed_names(root, series_id):
         stated = read_labels(root, series_id, name)
-        if stated is not None and stated["kind"] == LabelKind.TRUTH:
-            found[name] = stated["sequence"]
+        if stated is not None and stated["kind"] == kind:
+            found[name] = stated.get("sequence", 0)
     return found
 
 
-def next_sequence(root: Path, series_id: str) -> int:
-    """Number of the next truth; the labels' lock must be held."""
-    return max(truth_sequences(root, series_id).values(), default=0) + 1
+def next_sequence(root: Path, series_id: str, kind: LabelKind) -> int:
+    """Number of the next group of a kind; the labels' lock must be held."""
+    return max(sequences(root, series_id, kind).values(), default=0) + 1
 
 
 def write_index(root: Path, series_id: str) -> bool:

@@ -23,7 +23,8 @@ FILL_HU = -1024  # air: what a reader that knows no manifest sees where a shard 
 FILL_LABEL = 0
 
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
-_TAKEN = {"image", "index", "truth"}  # lease names of the image and the labels' index; the alias of the newest truth
+# lease names of the image and the labels' index; aliases of the newest truth and the newest review
+_TAKEN = {"image", "index", "truth", "review"}
 
 
 def checked_name(name: str, what: str) -> str:

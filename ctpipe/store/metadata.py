@@ -96,7 +96,7 @@ def labels_document(
     series_id: str,
     sequence: int | None,
 ) -> dict[str, Any]:
-    """zarr.json of one label group, without its digest. sequence: only of truth, counts what came in."""
+    """zarr.json of one label group, without its digest. sequence: of truths and of reviews, as they came in."""
     numbered = sorted(meta.classes.items())
     image_label = {
         "version": NGFF,
@@ -152,8 +152,9 @@ def checked_volume(stated: dict[str, Any], what: str) -> dict[str, Any]:
 def checked_labels(stated: dict[str, Any], what: str) -> dict[str, Any]:
     """The same for the ctpipe attributes of a label group."""
     _checked(stated, {**_STATED, **_STATED_LABELS}, what)
-    truth = stated["kind"] == LabelKind.TRUTH
-    if stated["kind"] not in list(LabelKind) or (truth and not isinstance(stated.get("sequence"), int)):
+    numberless = 0 if stated["kind"] == LabelKind.REVIEW else None  # reviews were not counted at first
+    counted = stated["kind"] in (LabelKind.TRUTH, LabelKind.REVIEW)
+    if stated["kind"] not in list(LabelKind) or (counted and not isinstance(stated.get("sequence", numberless), int)):
         raise _not_ours(what)
     if not all(n.isdecimal() and isinstance(name, str) for n, name in stated["classes"].items()):
         raise _not_ours(what)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ctpipe.errors import NotThereError, StoreFaultError, UsageError
 from ctpipe.store import commit, files
 from ctpipe.store.commit import CURE
-from ctpipe.store.labels import committed_names, group_names, read_labels, truth_sequences
+from ctpipe.store.labels import committed_names, group_names, read_labels, sequences
 from ctpipe.store.layout import COMMIT, labels_target, volume_target
 from ctpipe.store.metadata import IMAGE_DTYPES, LABEL_DTYPES, checked_volume, read_grid, read_manifest
 from ctpipe.store.planes import read_planes_bytes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray
 
-TRUTH = "truth"  # alias of the newest truth group
+NEWEST = {"truth": LabelKind.TRUTH, "review": LabelKind.REVIEW}  # aliases of the newest group of a kind
 
 
 class _Group:
@@ -127,7 +127,7 @@ class Series(_Group):
 
     @property
     def labels(self) -> LabelsOf:
-        """Committed labels by name, as they are at each look; "truth" is the newest truth."""
+        """Committed labels by name, as they are at each look; "truth" and "review" are the newest of their kind."""
         return LabelsOf(self)
 
     @property
@@ -160,7 +160,10 @@ class Series(_Group):
 
 
 class LabelsOf(Mapping[str, Labels]):
-    """Labels of one volume by name; an unambiguous prefix of a run key will do, and "truth" is the newest truth."""
+    """Labels of one volume by name; an unambiguous prefix of a run key will do.
+
+    "truth" is the newest truth, "review" the newest review.
+    """
 
     def __init__(self, series: Series) -> None:
         self._series = series
@@ -195,9 +198,9 @@ class LabelsOf(Mapping[str, Labels]):
         return self[name]
 
     def _resolve(self, name: str) -> str | None:
-        if name == TRUTH:
-            sequences = truth_sequences(self._series.root, self._series.id)
-            return max(sequences, key=lambda key: (sequences[key], key), default=None)
+        if name in NEWEST:
+            numbers = sequences(self._series.root, self._series.id, NEWEST[name])
+            return max(numbers, key=lambda key: (numbers[key], key), default=None)
         return one_of(name, list(self), f"labels of volume {self._series.id}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ctpipe.errors import NotThereError, StoreFaultError, UsageError
-from ctpipe.store import commit, files, leases, runs, verdicts
+from ctpipe.store import commit, files, leases, runs, uncertainty, verdicts
 from ctpipe.store.labels import index_bytes, labels_lock, write_index
 from ctpipe.store.layout import COMMIT, FORMAT, INDEX, LABELS, MARKER, PARTIAL, SUFFIX, volume_target
 from ctpipe.store.metadata import LabelsMeta, VolumeMeta
@@ -121,6 +121,15 @@ class Store(Mapping[str, Series]):
     def runs(self) -> dict[str, dict[str, Any]]:
         """Records of all runs by key."""
         return {key: runs.read_run(self.root, key) for key in runs.run_keys(self.root)}
+
+    def note_uncertainty(self, model: str, values: Mapping[str, float]) -> None:
+        """Keep {volume: how unsure the model of this digest is of it}, beside what is known of other volumes."""
+        self._needs_append()
+        uncertainty.note_uncertainty(self.root, model, values)
+
+    def uncertainty(self, model: str | None = None) -> dict[str, float]:
+        """{volume: 0 (sure) to 1} of the model of a digest, or of the model noted last; empty where none was noted."""
+        return uncertainty.read_uncertainty(self.root, model)
 
     def _readable(self) -> Iterator[Series]:
         for series_id in self:

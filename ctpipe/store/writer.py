@@ -174,7 +174,8 @@ class GroupWriter:
         self._publish(document, lease)
 
     def _commit_labels(self, meta: LabelsMeta, records: list[SlabRecord], lease: Lease) -> None:
-        sequence = next_sequence(self.root, self.series_id) if meta.kind is LabelKind.TRUTH else None
+        counted = meta.kind in (LabelKind.TRUTH, LabelKind.REVIEW)
+        sequence = next_sequence(self.root, self.series_id, meta.kind) if counted else None
         document = meta_.labels_document(
             meta, self.levels, self.content(records), self._manifest(records), self.series_id, sequence
         )

@@ -84,7 +84,9 @@ class TileLoader:
         train = recipe.train
         self.tiling, self.recipe = tiling, recipe
         self.rng = np.random.default_rng(train.seed)
-        rows = table.sample(train.steps * train.batch, train.seed, by=train.strata or "label")
+        # with reviews in the table, rows that a reviewer changed are drawn more often inside their stratum
+        weight = "weight" if table.spec.reviewed else None
+        rows = table.sample(train.steps * train.batch, train.seed, by=train.strata or "label", weight=weight)
         names = rows["series"].astype(str).to_numpy()
         self.series = sorted(set(names))
         readers = {name: reader_of(name) for name in self.series}

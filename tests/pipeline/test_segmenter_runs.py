@@ -66,6 +66,26 @@ def test_labels_of_a_run_are_those_of_the_stream_over_the_volume(made, tmp_path)
     assert verify(open_store(store))["faults"] == []
 
 
+def test_uncertainty_of_a_segmenter_is_the_same_in_one_pass_in_parts_and_later(made, undisturbed, tmp_path) -> None:
+    """Whole numbers are added: spans, slabs that lie there and a second call change nothing."""
+    stores = [Path(shutil.copytree(made[0], tmp_path / name)) for name in "ab"]
+    one = sorted(open_store(stores[0]))[0]
+    [run] = ctpipe.infer(stores[0], made[1], one, uncertainty=True).runs
+    assert 0 < run.uncertainty < 1
+    assert open_store(stores[0]).uncertainty() == {one: run.uncertainty}
+    own = {name: digest for name, digest in same_bytes(stores[0]).items() if name.startswith(one)}
+    assert own == {name: undisturbed[name] for name in own}
+    [later] = ctpipe.infer(stores[1], made[1], one).runs
+    group = open_store(stores[1])[one].labels[later.run].path
+    assert pipeline.uncertainty_of(stores[1], made[1], one) == {one: run.uncertainty}
+    (stores[1] / "reviews" / f"uncertainty-{made[2].digest}.json").unlink()
+    (group / "zarr.json").unlink()
+    for shard in group.glob("*/c/1/0/0"):
+        shard.unlink()
+    [resumed] = ctpipe.infer(stores[1], made[1], one, uncertainty=True).runs
+    assert (resumed.resumed, resumed.uncertainty) == (2, run.uncertainty)
+
+
 def test_two_workers_give_the_bytes_of_one(made, undisturbed, tmp_path) -> None:
     """I4, C1: two volumes on two workers, and one volume as two spans."""
     from distributed import Client, LocalCluster
