@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.qt import QtViewer
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtGui import QHideEvent, QKeySequence, QShortcut
 from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _YELLOW = (1.0, 0.84, 0.31, 0.9)
 _THICKEST_MM = 60
+# Widgets with canvases of their own live as long as the process: Python's garbage collector, which napari starts when a
+# layer goes, ends the process where it takes a closed canvas before Qt has (seen with PySide6 6.12).
+_KEPT: list[QWidget] = []
 
 
 class ReadingWidget(QWidget):
@@ -48,6 +51,7 @@ class ReadingWidget(QWidget):
 
     def __init__(self, reading: Reading, keys: KeyMap | None = None) -> None:
         super().__init__()
+        _KEPT.append(self)
         self.reading, self.keys = reading, keys
         self.canvases = [QtViewer(side) for side in reading.planes.sides]
         self._crosses = [Cross(canvas) for canvas in (*self._main(), *self.canvases)]
@@ -126,15 +130,25 @@ class ReadingWidget(QWidget):
 
     def _draw(self, _voxel: object = None) -> None:
         planes = self.reading.planes
-        viewers = planes.viewers[-len(self._crosses) :]
+        viewers = planes.viewers[len(planes.viewers) - len(self._crosses) :]
         for cross, viewer in zip(self._crosses, viewers, strict=True):
             shown = self.reading.crosshair and planes.grid is not None and viewer.dims.ndisplay == 2
             cross.draw(planes.cross(viewer) if shown else None)
 
-    def closeEvent(self, event: object) -> None:  # noqa: N802 - Qt's name
+    def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 - Qt's name
+        """The window goes: its canvases first, each with what draws into it; Qt would delete them in its own order."""
+        super().hideEvent(event)
+        if not self.window().isVisible() and not event.spontaneous():
+            self.shut()
+
+    def shut(self) -> None:
+        """Let all canvases go."""
+        self.reading.moved.disconnect(self._draw, missing_ok=True)
+        for cross in self._crosses:
+            cross.remove()
+        self._crosses = []
         for canvas in self.canvases:
             canvas.close()
-        super().closeEvent(event)  # type: ignore[arg-type]
 
 
 class Cross:
@@ -148,6 +162,9 @@ class Cross:
         self._line.set_gl_state("translucent", depth_test=False)
         self._line.visible = False
 
+    def remove(self) -> None:
+        self._line.parent = None
+
     def draw(self, lines: np.ndarray | None) -> None:
         """lines: (n, 2, 2) ends as (down, right) in mm; None hides it."""
         self._line.visible = lines is not None and len(lines) > 0
@@ -160,6 +177,7 @@ class SurfaceWidget(QWidget):
 
     def __init__(self, reading: Reading) -> None:
         super().__init__()
+        _KEPT.append(self)
         self.reading, self.view = reading, SurfaceView()
         self.canvas = QtViewer(self.view.viewer)
         self.class_box = QComboBox()
@@ -248,10 +266,12 @@ class SurfaceWidget(QWidget):
         if self.view.grid is not None:
             self.view.face(side)
 
-    def closeEvent(self, event: object) -> None:  # noqa: N802 - Qt's name
-        self._timer.stop()
-        self.canvas.close()
-        super().closeEvent(event)  # type: ignore[arg-type]
+    def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 - Qt's name
+        super().hideEvent(event)
+        if not self.window().isVisible() and not event.spontaneous():
+            self._timer.stop()
+            self._steps = None
+            self.canvas.close()
 
 
 def _button(text: str, clicked: Callable[[], None]) -> QPushButton:

@@ -109,7 +109,8 @@ class SurfaceView:
         to_axes = np.linalg.inv(self._grid().directions)  # LPS -> along z, y, x
         camera = self.viewer.scene.camera
         self.viewer.reset_view()
-        camera.orientation = ("away", "down", "right") if self._right_handed() else ("towards", "down", "right")
+        mirrored = np.linalg.det(self._grid().directions) < 0  # z, y, x against the patient; napari takes them as right
+        camera.orientation = ("away" if mirrored else "towards", "down", "right")
         camera.set_view_direction(tuple(to_axes @ np.array(towards[side], float)), tuple(to_axes @ np.array(up)))
         self.viewer.reset_view(reset_camera_angle=False)
 
@@ -153,10 +154,6 @@ class SurfaceView:
         if self.grid is None:
             raise UsageError("no surfaces are shown", "choose a series with labels first")
         return self.grid
-
-    def _right_handed(self) -> bool:
-        """Whether z, y, x of the grid are a mirror image of the patient, as napari draws them by default."""
-        return bool(np.linalg.det(self._grid().directions) > 0)
 
 
 def level_for_surfaces(grid: Grid) -> int:

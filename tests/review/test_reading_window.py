@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from reading_made import POSITIONS, grid_at
-from review_store import ORIGIN, RUN, SERIES, SPACING, phantom, write_volume
+from review_store import RUN, SERIES, SPACING, phantom, write_volume
 from test_viewer import where_coloured
 
 from ctpipe.review.keys import KeyMap
@@ -15,29 +17,50 @@ from ctpipe.review.view import settle
 from ctpipe.store import open_store
 
 pytestmark = pytest.mark.display
+CANVASES = []  # kept: see ctpipe.review.reading_widget
 
 
-@pytest.fixture
-def room(store_path, close_viewers):
-    """(viewer, session, reading, keys, widget): a case in the viewer, its two other planes beside it."""
+@pytest.fixture(scope="module")
+def window(_made_store, tmp_path_factory):
+    """(viewer, session, reading, keys, widget): one window for all tests here; opening it takes longest."""
+    from ctpipe.errors import UsageError
+    from ctpipe.review import require_viewer
+
+    try:
+        require_viewer()
+    except UsageError as error:
+        pytest.skip(str(error))
     import napari
 
     from ctpipe.review.reading_widget import ReadingWidget
 
     viewer = napari.Viewer(show=True)
-    close_viewers.append(viewer)
     viewer.window.resize(1250, 850)
-    session = ReviewSession(viewer, store_path)
+    session = ReviewSession(viewer, shutil.copytree(_made_store, tmp_path_factory.mktemp("window") / "S"))
     reading = Reading(session)
     session.show()
-    session.look_at(RUN)
     keys = KeyMap(session, reading.commands(), {})
     widget = ReadingWidget(reading, keys)
     viewer.window.add_dock_widget(widget, name="Planes", area="right")
     settle()
+    yield viewer, session, reading, keys, widget
+    session.let_go()
+    widget.shut()
+    CANVASES.append((viewer, session, reading, keys, widget))
+    viewer.window._qt_window.hide()
+
+
+@pytest.fixture
+def room(display, window):
+    """The window with the case as it is when it is opened."""
+    _, session, reading, _, _ = window
+    session.show()
+    session.look_at(RUN)
+    if not reading.crosshair:
+        reading.toggle_crosshair()
     reading.fit()
-    settle()
-    return viewer, session, reading, keys, widget
+    settle(3)
+    return window
 
 
 def canvas_of(room, n: int):
@@ -90,11 +113,8 @@ def press(room, text: str, n: int = 0) -> None:
 
 def picture(room, n: int) -> np.ndarray:
     settle()
-    canvas = canvas_of(room, n)
-    image = canvas.native.grabFramebuffer()
-    data = np.frombuffer(image.convertToFormat(image.Format.Format_RGB888).constBits(), np.uint8)
-    rows = data.reshape(image.height(), -1)[:, : image.width() * 3]
-    return rows.reshape(image.height(), image.width(), 3) / 255
+    viewer, widget = room[0], room[4]
+    return (viewer.window._qt_viewer, *widget.canvases)[n].screenshot(flash=False)[..., :3] / 255
 
 
 def test_a_click_in_each_plane_moves_the_crosshair_of_all_to_that_voxel(room):
@@ -205,9 +225,9 @@ def test_enter_and_escape_by_key_events(room):
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_from_the_front_the_patients_right_is_on_the_left_and_the_head_is_up(close_viewers, tmp_path, position):
+def test_from_the_front_the_patients_right_is_on_the_left_and_the_head_is_up(display, tmp_path, position):
     """The 3-D view is never a mirror image, however the grid lies."""
-    from napari.qt import QtViewer
+    from napari.qt import QtViewer, get_qapp
 
     from ctpipe.review.surfaces3d import SurfaceView
 
@@ -221,7 +241,9 @@ def test_from_the_front_the_patients_right_is_on_the_left_and_the_head_is_up(clo
     write_volume(open_store(tmp_path / "S", "a"), SERIES, grid=grid, arrays=(hu, labels))
     series = open_store(tmp_path / "S")[SERIES]
     view = SurfaceView()
+    get_qapp()
     canvas = QtViewer(view.viewer)
+    CANVASES.append(canvas)
     try:
         canvas.resize(400, 400)
         canvas.show()
