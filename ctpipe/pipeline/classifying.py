@@ -103,8 +103,8 @@ def volume_work(
     writer = store.labels_writer(series.id, labels_meta(run.run, series, model, name, reference))
 
     def again(lacking: list[Slab]) -> Wave:
-        tasks = [PredictTask(str(store.root), series.id, str(folder), model.sizes, writer, slab, reference, name, device)
-                 for slab in lacking]  # fmt: skip
+        tasks = [PredictTask(str(store.root), series.id, str(folder), model.sizes, writer, slab, reference, name,
+                             device) for slab in lacking]  # fmt: skip
         return Wave(doubt_slab, tasks, [0] * len(tasks))
 
     try:

@@ -11,14 +11,13 @@ therefore shown stretched by less than one of its own voxels; level 0, which is 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
-import dask
-import dask.array as da
 import numpy as np
 
-from ctpipe.volume import Level, pyramid_levels, slabs_of
+from ctpipe.review.lazy import LazyLevel
+from ctpipe.review.windows import own_window
+from ctpipe.volume import pyramid_levels, slabs_of
 from ctpipe.words import LABEL_COLOURS, LabelKind
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     LayerData = tuple[Any, dict[str, Any], str]
 
-DEFAULT_WINDOW = (40.0, 400.0)  # centre and width in HU: soft tissue, where a series brings no window of its own
 # A kept gantry tilt: napari gets no shear, so that slices stay the planes that were acquired.
 SHEARED = " (sheared grid, drawn straight)"
 UNNAMED_RGBA = (1.0, 0.0, 1.0, 1.0)  # a painted label that no class names must be seen, never be transparent
@@ -39,14 +37,6 @@ def class_rgba(label: int) -> tuple[float, float, float, float]:
     """Colour (0..1) of a class; the same label has the same colour in every volume."""
     red, green, blue = LABEL_COLOURS[(label - 1) % len(LABEL_COLOURS)]
     return red / 255, green / 255, blue / 255, 1.0
-
-
-def contrast_limits(voi: tuple[float, float] | None) -> tuple[float, float]:
-    """Lowest and highest HU shown, from (centre, width); a width of 0, or NaN, never reaches the viewer."""
-    centre, width = voi if voi is not None else DEFAULT_WINDOW
-    if not (math.isfinite(centre) and math.isfinite(width) and width >= 1):  # PS3.3 C.11.2.1.2: width is at least 1
-        centre, width = DEFAULT_WINDOW
-    return centre - width / 2, centre + width / 2
 
 
 def placement(grid: Grid) -> dict[str, Any]:
@@ -59,25 +49,9 @@ def placement(grid: Grid) -> dict[str, Any]:
     }
 
 
-def lazy_levels(volume: Series | Labels) -> list[da.Array]:
-    """The pyramid as dask arrays, one chunk per slab: read when shown, each shard checked against the manifest."""
-    return [_lazy_level(volume, level) for level in pyramid_levels(volume.grid)]
-
-
-def _lazy_level(volume: Series | Labels, level: Level) -> da.Array:
-    _, rows, columns = level.grid.shape
-    read = dask.delayed(_read, pure=False, traverse=False)
-    parts = [
-        da.from_delayed(
-            read(volume, at.start, at.stop, level.number), (at.planes, rows, columns), np.dtype(volume.dtype)
-        )
-        for at in (level.slab(slab) for slab in slabs_of(volume.grid.shape.z))
-    ]
-    return da.concatenate(parts)
-
-
-def _read(volume: Series | Labels, start: int, stop: int, level: int) -> np.ndarray:
-    return volume.read_planes(start, stop, level=level)
+def lazy_levels(volume: Series | Labels) -> list[LazyLevel]:
+    """The pyramid, read when shown: blocks of it, in one cache of bounded size, each checked by the store."""
+    return [LazyLevel(volume, level.number) for level in volume.levels]
 
 
 def image_layer(series: Series) -> LayerData:
@@ -86,7 +60,7 @@ def image_layer(series: Series) -> LayerData:
         "name": f"CT {series.id[:8]}" + (SHEARED if series.grid.is_sheared else ""),
         "multiscale": True,
         "colormap": "gray",
-        "contrast_limits": contrast_limits(series.voi),
+        "contrast_limits": own_window(series.voi).limits,
         "metadata": {"ctpipe": _facts(series.id, series.grid)},
         **placement(series.grid),
     }
@@ -116,7 +90,7 @@ def labels_layer(labels: Labels, visible: bool = True) -> LayerData:
     levels = lazy_levels(labels)
     if len(levels) > 1:
         return levels, {**options, "multiscale": True}, "labels"
-    only = np.array(levels[0].compute(scheduler="synchronous"))
+    only = np.array(levels[0])
     only.setflags(write=False)
     return only, {**options, "multiscale": False}, "labels"
 

@@ -84,7 +84,30 @@ class FakeVolume:
     def dtype(self) -> str:
         return str(self.voxels.dtype)
 
+    @property
+    def path(self) -> str:
+        return f"fake-{id(self)}"
+
+    @property
+    def levels(self):
+        return pyramid_levels(self.grid)
+
+    @property
+    def arrays(self):
+        return [FakeArray(self, level) for level in self.levels]
+
     def read_planes(self, start, stop, level=0):
-        self.asked.append((start, stop, level))
-        z, y, x = pyramid_levels(self.grid)[level].factors
-        return self.voxels[::z, ::y, ::x][start:stop]
+        return self.arrays[level].read(start, stop)
+
+
+@dataclass
+class FakeArray:
+    """One level of a FakeVolume, as ctpipe.store.reader.LevelArray has it."""
+
+    volume: FakeVolume
+    level: Any
+
+    def read(self, start, stop, rows=slice(None), columns=slice(None)):
+        self.volume.asked.append((start, stop, self.level.number))
+        z, y, x = self.level.factors
+        return self.volume.voxels[::z, ::y, ::x][start:stop, rows, columns]
