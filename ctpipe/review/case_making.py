@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctpipe.errors import StoreFaultError, UsageError
 from ctpipe.review.case_scores import ScoreBook, mean_of
 from ctpipe.review.case_status import Status, read_status
 from ctpipe.review.cases import Case
@@ -14,7 +16,7 @@ from ctpipe.review.working_copy import FOLDER, copies_of
 from ctpipe.words import LabelKind
 
 if TYPE_CHECKING:
-    from ctpipe.store import Labels, Series
+    from ctpipe.store import Labels, Series, Store
 
 
 class CaseMaker:
@@ -90,3 +92,23 @@ def uncertainty_in(root: Path) -> dict[str, float]:
             continue
     newest = max(found, key=lambda one: str(one.get("noted")), default={})
     return {str(series): float(value) for series, value in newest.get("series", {}).items()}
+
+
+def all_cases(store: Store, maker: CaseMaker) -> tuple[dict[str, Case], list[str]]:
+    """(rows by series, what could not be read): a rotten volume is told, and the others are listed."""
+    rows: dict[str, Case] = {}
+    notes: list[str] = []
+    for series in store:
+        try:
+            rows[series] = maker.case(store[series])
+        except StoreFaultError as error:
+            notes.append(str(error))
+    return rows, notes + [note for case in rows.values() for note in case.notes]
+
+
+def checked_reviewer(name: str) -> str:
+    """A reviewer's pseudonym. UsageError for what could be a person's name, or no name of a file."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", name):
+        raise UsageError("the reviewer's pseudonym is empty, too long or holds other signs than letters, digits . _ -",
+                         "give one as reader-1: it is stored with every decision")  # fmt: skip
+    return name

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ctpipe.errors import UsageError
 from ctpipe.review.case_scores import Figures, mean_of
 from ctpipe.review.case_status import Status
 
@@ -26,6 +27,8 @@ class Order(StrEnum):
     PATIENT = "patient"
 
 
+# differ: of two runs. s: seconds on show, of all decisions.
+COLUMNS = ("case", "status", "unsure", "differ", "Dice", "mL", "grid", "mm", "labels", "patient", "by", "s", "comment")
 _STATUS_RANK = {Status.FLAGGED: 0, Status.TODO: 1, Status.REJECTED: 2, Status.CORRECTED: 3, Status.ACCEPTED: 4}
 
 
@@ -66,6 +69,24 @@ class Case:
             return (self.volumes_ml or {}).get(class_name or "")
         return sum(value for value in self.volumes_ml.values() if value is not None)
 
+    def cells(self, class_name: str | None = None) -> tuple[str, ...]:
+        """The case as text, in the order of COLUMNS; "" for what is not known."""
+        return (
+            self.series[:8],
+            str(self.status) + (" (conflict)" if self.in_conflict else ""),
+            number(self.uncertainty, 3),
+            number(self.disagreement, 3),
+            number(self.dice_of(class_name), 3),
+            number(self.volume_of(class_name), 1),
+            "x".join(map(str, self.shape)),
+            " ".join(f"{mm:.3g}" for mm in self.spacing_mm),
+            str(len(self.labels)),
+            self.patient[:12],
+            self.reviewer or "",
+            f"{self.seconds:.0f}" if self.seconds else "",
+            self.comment,
+        )
+
     def as_json(self) -> dict[str, Any]:
         """A row of `ctpipe review S --list --json`."""
         return {
@@ -104,6 +125,29 @@ def class_names(cases: Iterable[Case]) -> list[str]:
     return list(dict.fromkeys(name for case in cases for name in (*(case.volumes_ml or {}), *(case.dice or {}))))
 
 
+def checked_class(cases: Iterable[Case], class_name: str | None) -> None:
+    """UsageError for a class that no labels hold, where any figures are known."""
+    known = class_names(cases)
+    if class_name is not None and known and class_name not in known:
+        raise UsageError(f"no labels hold a class {class_name!r}", f"choose among: {', '.join(known)}")
+
+
+def order_named(word: Order | str) -> Order:
+    """The order of that name. UsageError where there is none."""
+    try:
+        return Order(word)
+    except ValueError as error:
+        raise UsageError(f"order {word!r} is unknown", f"choose one of: {', '.join(Order)}") from error
+
+
+def status_named(word: Status | str) -> Status:
+    """The status of that name. UsageError where there is none."""
+    try:
+        return Status(word)
+    except ValueError as error:
+        raise UsageError(f"status {word!r} is unknown", f"choose one of: {', '.join(Status)}") from error
+
+
 def _rank(case: Case, order: Order, class_name: str | None) -> tuple[Any, ...]:
     if order is Order.DUE:
         open_still = case.status in (Status.TODO, Status.FLAGGED)
@@ -129,3 +173,8 @@ def _most(figure: float | None) -> tuple[bool, float]:
 
 def _text(case: Case) -> str:
     return " ".join((case.series, case.patient, case.comment, *case.labels)).casefold()
+
+
+def number(value: float | None, digits: int) -> str:
+    """A figure with so many digits; "" for none."""
+    return "" if value is None else f"{value:.{digits}f}"

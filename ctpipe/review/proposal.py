@@ -273,10 +273,8 @@ class Proposal:
 
     def _forget(self) -> None:
         """Another series is on show, and its layers with it, or the proposal was dropped."""
-        had = self.proposed is not None
         self.proposed, self.layer, self.taken = None, None, set()
-        if had:
-            self.changed.emit()
+        self.changed.emit()
 
 
 def _all_but_last(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,15 +48,15 @@ class ProposalWidget(QWidget):
         self.bar.setVisible(False)
         self.status = QLabel()
         self.status.setWordWrap(True)
-        self._worker: GeneratorWorker | None = None
+        self._workers: list[GeneratorWorker] = []  # one at most; a list outlives this widget
         self._lay_out()
         proposal.changed.connect(self.refresh)
         proposal.wanted.connect(lambda: self._try(self.ask))
-        proposal.session.shown.connect(self.refresh)
         self.pieces.itemDoubleClicked.connect(self._take)
         self.planes.valueChanged.connect(self._set_depth)
         self.model_box.activated.connect(lambda _n: self._try(self._choose_kept))
         self.refresh()
+        self.destroyed.connect(partial(_let_go, proposal, self._workers))
 
     def refresh(self) -> None:
         """Fill the lists from the proposal."""
@@ -89,7 +90,7 @@ class ProposalWidget(QWidget):
         worker.yielded.connect(self._step)
         worker.errored.connect(self._failed)
         worker.finished.connect(lambda: self.bar.setVisible(False))
-        self._worker = worker
+        self._workers.append(worker)
         self.bar.setRange(0, 0)  # busy until the first planes are there
         self.bar.setVisible(True)
         worker.start()
@@ -97,9 +98,8 @@ class ProposalWidget(QWidget):
 
     def let_go(self) -> None:
         """Give up what is being computed, after the planes in hand."""
-        if self._worker is not None:
-            self._worker.quit()
-            self._worker = None
+        while self._workers:
+            self._workers.pop().quit()
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -161,3 +161,11 @@ class ProposalWidget(QWidget):
             self.tell(step())
         except CtpipeError as error:
             self.tell(str(error))
+
+
+def _let_go(proposal: Proposal, workers: list[GeneratorWorker]) -> None:
+    """The widget is gone: nobody calls it any more, and its thread ends after the planes in hand."""
+    proposal.changed.disconnect()
+    proposal.wanted.disconnect()
+    while workers:
+        workers.pop().quit()

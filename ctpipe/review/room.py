@@ -1,6 +1,7 @@
 """The review room: session, worklist and the other parts on one viewer, and the keys that run what they offer.
 
-Each part brings its commands; one key map binds them. Nothing here needs Qt: `view` puts the parts' widgets into a window.
+Each part brings its commands; one key map binds them. Nothing here needs Qt: `view` puts the parts' widgets into a
+window.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from ctpipe.errors import NotThereError, StoreFaultError, UsageError
-from ctpipe.review.case_making import CaseMaker
+from ctpipe.review.case_making import CaseMaker, all_cases
 from ctpipe.review.case_status import Decision, Status, add_status
-from ctpipe.review.cases import Case, Order, arranged, class_names, passing
+from ctpipe.review.cases import Case, Order, arranged, checked_class, class_names, order_named, passing, status_named
 from ctpipe.review.commands import Command, Mode
 from ctpipe.review.preload import Preloader
 from ctpipe.review.working_copy import copies_of
@@ -57,29 +57,21 @@ class Worklist:
     # ------------------------------------------------------------------------------------------ rows
     def refresh(self) -> None:
         """Look into the store again, and arrange."""
-        self._rows, self.notes = {}, []
         self._maker = CaseMaker(self.session.store.root, self.session.reviewer, self.blinded)
-        for series in self.session.store:
-            try:
-                self._rows[series] = self._maker.case(self.session.store[series])
-            except StoreFaultError as error:  # the others can be read
-                self.notes.append(str(error))
-        self.notes += [note for case in self._rows.values() for note in case.notes]
+        self._rows, self.notes = all_cases(self.session.store, self._maker)
         self.arrange()
 
     def arrange(self, order: Order | str | None = None, class_name: str | None = None) -> None:
         """Put all cases in `order` (None: the one before). class_name: whose Dice or volume counts; None: of all."""
         if order is not None:
-            self.order, self.class_name = _order(order), class_name
-        known = class_names(self._rows.values())
-        if self.class_name is not None and known and self.class_name not in known:
-            raise UsageError(f"no labels hold a class {self.class_name!r}", f"choose among: {', '.join(known)}")
+            self.order, self.class_name = order_named(order), class_name
+        checked_class(self._rows.values(), self.class_name)
         self._ids = [case.series for case in arranged(self._rows.values(), self.order, self.class_name)]
         self.changed.emit()
 
     def ask_for(self, status: Status | str | None = None, words: str = "") -> None:
         """Show only cases of a status (None: any) that hold all `words`."""
-        self.status = None if status in (None, "") else _status(str(status))
+        self.status = None if status in (None, "") else status_named(str(status))
         self.words = words
         self.changed.emit()
 
@@ -256,17 +248,3 @@ class Worklist:
             return "the store holds no volume", "ctpipe ingest DICOM... --store S"
         asked = " ".join(filter(None, [str(self.status or ""), self.words]))
         return f"none of {len(self._rows)} cases is asked for ({asked})", "ask for others, or for all"
-
-
-def _order(word: Order | str) -> Order:
-    try:
-        return Order(word)
-    except ValueError as error:
-        raise UsageError(f"order {word!r} is unknown", f"choose one of: {', '.join(Order)}") from error
-
-
-def _status(word: str) -> Status:
-    try:
-        return Status(word)
-    except ValueError as error:
-        raise UsageError(f"status {word!r} is unknown", f"choose one of: {', '.join(Status)}") from error

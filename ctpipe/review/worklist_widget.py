@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.qt.threading import thread_worker
@@ -23,14 +24,13 @@ from qtpy.QtWidgets import (
 
 from ctpipe.errors import CtpipeError
 from ctpipe.review.case_status import LONGEST_COMMENT, Status
-from ctpipe.review.cases import Case, Order
+from ctpipe.review.cases import COLUMNS, Case, Order, number
 
 if TYPE_CHECKING:
     from napari.qt.threading import GeneratorWorker
 
     from ctpipe.review.worklist import Worklist
 
-COLUMNS = ("case", "patient", "grid", "mm", "labels", "Dice", "differ", "mL", "unsure", "status", "by", "s", "comment")
 _ANY = "any status"
 _ALL_CLASSES = "all classes"
 
@@ -54,11 +54,12 @@ class WorklistWidget(QWidget):
         self.comment.setMaxLength(LONGEST_COMMENT)
         self.status = QLabel()
         self.status.setWordWrap(True)
-        self._worker: GeneratorWorker | None = None
+        self._workers: list[GeneratorWorker] = []  # one at most; a list outlives this widget
         self._lay_out()
         self._connect()
         self.refresh()
         self.compute()
+        self.destroyed.connect(partial(_let_go, worklist, self._workers))
 
     def tell(self, line: str | None) -> None:
         """Show one line below the table."""
@@ -71,7 +72,7 @@ class WorklistWidget(QWidget):
         self._fill_classes()
         self.table.setRowCount(len(cases))
         for row, case in enumerate(cases):
-            for column, text in enumerate(row_of(case, self.worklist.class_name)):
+            for column, text in enumerate(case.cells(self.worklist.class_name)):
                 item = QTableWidgetItem(text)
                 item.setData(Qt.ItemDataRole.UserRole, case.series)
                 item.setToolTip(_tip(case))
@@ -88,17 +89,13 @@ class WorklistWidget(QWidget):
 
     def compute(self) -> None:
         """Compute the figures that lack, beside the viewer; rows fill in as they come."""
-        if self._worker is not None:
-            self._worker.quit()
-        self._worker = thread_worker(self.worklist.score_steps)()
-        self._worker.yielded.connect(lambda found: self.worklist.take_figures(*found))
-        self._worker.errored.connect(lambda error: self.tell(str(error)))
-        self._worker.start()
-
-    def let_go(self) -> None:
-        """Stop the thread after the case in hand."""
-        if self._worker is not None:
-            self._worker.quit()
+        while self._workers:
+            self._workers.pop().quit()
+        worker = thread_worker(self.worklist.score_steps)()
+        worker.yielded.connect(lambda found: self.worklist.take_figures(*found))
+        worker.errored.connect(lambda error: self.tell(str(error)))
+        self._workers.append(worker)
+        worker.start()
 
     def _lay_out(self) -> None:
         self.progress = QLabel()
@@ -134,7 +131,7 @@ class WorklistWidget(QWidget):
     def _connect(self) -> None:
         self.worklist.changed.connect(self.refresh)
         self.worklist.opened.connect(lambda _series: self.refresh())
-        self.worklist.comment_wanted.connect(self.comment.setFocus)
+        self.worklist.comment_wanted.connect(lambda: self.comment.setFocus())
         self.status_box.textActivated.connect(lambda _text: self._ask())
         self.words.textChanged.connect(lambda _text: self._ask())
         self.order_box.textActivated.connect(lambda _text: self._try(self._arrange))
@@ -194,31 +191,18 @@ class WorklistWidget(QWidget):
             self.tell(str(error))
 
 
-def row_of(case: Case, class_name: str | None = None) -> tuple[str, ...]:
-    """The cells of a case, in the order of COLUMNS; "" for what is not known."""
-    return (
-        case.series[:8],
-        case.patient[:12],
-        "×".join(map(str, case.shape)),
-        " ".join(f"{mm:.3g}" for mm in case.spacing_mm),
-        str(len(case.labels)),
-        _number(case.dice_of(class_name), 3),
-        _number(case.disagreement, 3),
-        _number(case.volume_of(class_name), 1),
-        _number(case.uncertainty, 3),
-        str(case.status) + (" (conflict)" if case.in_conflict else ""),
-        case.reviewer or "",
-        f"{case.seconds:.0f}" if case.seconds else "",
-        case.comment,
-    )
+def _let_go(worklist: Worklist, workers: list[GeneratorWorker]) -> None:
+    """The widget is gone: nobody calls it any more, and its thread ends after the case in hand."""
+    worklist.preloader.stop()
+    worklist.changed.disconnect()
+    worklist.opened.disconnect()
+    worklist.comment_wanted.disconnect()
+    while workers:
+        workers.pop().quit()
 
 
 def _tip(case: Case) -> str:
     lines = [f"volume {case.series}", f"labels: {', '.join(case.labels) or 'none'}"]
-    lines += [f"Dice {name}: {_number(value, 4) or 'none'}" for name, value in (case.dice or {}).items()]
+    lines += [f"Dice {name}: {number(value, 4) or 'none'}" for name, value in (case.dice or {}).items()]
     lines += [f"{name}: {value:.2f} mL" for name, value in (case.volumes_ml or {}).items() if value is not None]
     return "\n".join(lines)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"

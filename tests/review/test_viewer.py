@@ -55,7 +55,7 @@ def to_plane(viewer, plane: int) -> None:
 
 
 def test_what_is_painted_is_seen_where_it_was_painted_in_true_proportions(opened):
-    viewer = opened()
+    viewer = opened(labels=RUN)
     to_plane(viewer, PLANE)
     layer = viewer.layers["correction"]
     before = shot(viewer)
@@ -93,7 +93,7 @@ def test_a_coronal_picture_has_true_proportions(opened):
 
 def test_the_coarse_level_lies_where_the_fine_one_lies(opened, store_path):
     viewer = opened()
-    viewer.layers["correction"].visible = False
+    viewer.layers[1].visible = False
     settle()
     viewer.open(store_path / f"{SERIES}.ome.zarr", plugin="ctpipe")
     looked = viewer.layers[-1]
@@ -141,7 +141,7 @@ def test_the_buttons_edit_and_save(opened, store_path):
 
 
 def test_an_error_is_a_line_in_the_widget_and_the_strokes_stay(opened):
-    viewer = opened()
+    viewer = opened(labels=RUN)
     widget = viewer.window._qt_window.findChild(ReviewWidget)
     viewer.layers["correction"].paint((PLANE, 60, 80), 9)
     widget.save_button.click()
@@ -163,7 +163,7 @@ def test_the_widget_of_the_plugin_menu_asks_for_a_store(close_viewers, store_pat
 
 
 def test_closing_the_window_lets_the_copy_go(opened, store_path):
-    first = opened()
+    first = opened(labels=RUN)
     first.layers["correction"].paint((PLANE, 60, 80), 2)
     folder = first.layers["correction"].metadata["ctpipe"]["copy"]
     first.close()
