@@ -264,8 +264,10 @@ def review(args: argparse.Namespace) -> int:
     from ctpipe.store import open_store
 
     open_store(args.store)  # a wrong path is told before a missing viewer is
-    checked_reviewer(args.reviewer)
-    order_named(args.sort)
+    if args.reviewer is not None:
+        checked_reviewer(args.reviewer)
+    if args.sort is not None:
+        order_named(args.sort)
     if args.status is not None:
         status_named(args.status)
     if args.list:
@@ -286,13 +288,17 @@ def _list_cases(args: argparse.Namespace) -> int:
     """The worklist; exit code 3 where a part of it could not be read."""
     from ctpipe.review.cases import COLUMNS, order_named, status_named
     from ctpipe.review.listing import list_cases
+    from ctpipe.review.settings import load_settings
 
     if args.series or args.labels or args.live:
         raise UsageError("--list prints all cases", "leave SERIES, --labels and --live out")
+    wished = load_settings()
     status = None if args.status is None else status_named(args.status)
     with progress_lines() as progress:
-        cases, notes = list_cases(args.store, args.reviewer, order=order_named(args.sort), class_name=args.class_name,
-                                  status=status, blinded=args.blinded, progress=progress)  # fmt: skip
+        cases, notes = list_cases(
+            args.store, args.reviewer or wished.reviewer, order=order_named(args.sort or wished.sort),
+            class_name=args.class_name, status=status, blinded=args.blinded or wished.blinded, progress=progress,
+        )  # fmt: skip
     for note in notes:
         print(f"ctpipe: {note}", file=sys.stderr)
     if args.json:

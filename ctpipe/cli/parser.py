@@ -226,13 +226,15 @@ ctpipe review S --list                 print the worklist, open no window
 """)  # fmt: skip
     _store(verb)
     verb.add_argument("series", metavar="SERIES", nargs="?", help="a volume's id or its beginning")
-    verb.add_argument("--reviewer", metavar="PSEUDONYM", default="reader",
-                      help="who decides and corrects; stored with it (default: reader)")
-    verb.add_argument("--sort", metavar="ORDER", default="due",
-                      help="due, uncertainty, disagreement, dice, volume, status or patient (default: due)")
+    verb.add_argument("--reviewer", metavar="PSEUDONYM",
+                      help="who decides and corrects; stored with it (default: of review.toml, else reader)")
+    verb.add_argument("--sort", metavar="ORDER",
+                      help="due, uncertainty, disagreement, dice, volume, status, patient (default: of review.toml, "
+                      "else due)")
     verb.add_argument("--class", dest="class_name", metavar="NAME", help="whose Dice or volume --sort goes by")
     verb.add_argument("--status", help="only cases that are todo, accepted, corrected, rejected or flagged")
-    verb.add_argument("--blinded", action="store_true", help="show no truth, no Dice, nothing of other reviewers")
+    verb.add_argument("--blinded", action="store_true", default=None,
+                      help="show no truth, no Dice, nothing of other reviewers")
     verb.add_argument("--live", action="store_true",
                       help="show the slabs done so far of runs under way, read only, until they commit")
     verb.add_argument("--labels", metavar="NAME",

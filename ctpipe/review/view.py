@@ -77,36 +77,38 @@ def open_review(
     show: bool = True,
     labels: str | None = None,
     *,
-    reviewer: str = "reader",
-    order: str = "due",
+    reviewer: str | None = None,
+    order: str | None = None,
     class_name: str | None = None,
     status: str | None = None,
-    blinded: bool = False,
+    blinded: bool | None = None,
 ) -> napari.Viewer:
     """A viewer with a case of the worklist to be read, the parts of the review room beside it.
 
     series: id or unambiguous prefix; None: the first case in `order` (class_name: whose Dice or volume counts) that has
         `status` (None: any). labels: name of a label group, or a prefix of a run, to be corrected at once; None: a copy
         under way is taken up again, else the newest review, prediction or truth is shown. reviewer: a pseudonym.
-        blinded: without truth, Dice and other reviewers.
+        blinded: without truth, Dice and other reviewers. What is None is as the user's settings say.
 
     Raises: UsageError without napari or display, NotThereError for what is not in the store, BudgetError when the disk
         has no room for the copy.
     """
     require_viewer()
     from ctpipe.review.case_making import checked_reviewer
+    from ctpipe.review.settings import load_settings
     from ctpipe.store import open_store
 
     open_store(store)  # a wrong path is told before a window opens
-    checked_reviewer(reviewer)
+    wished = load_settings()
+    reviewer = checked_reviewer(wished.reviewer if reviewer is None else reviewer)
     import napari
 
     from ctpipe.review.room import Room
 
     viewer = napari.Viewer(show=show, title="ctpipe review")
     try:
-        room = Room(viewer, store, reviewer, blinded=blinded)
-        room.worklist.arrange(order, class_name)
+        room = Room(viewer, store, reviewer, blinded=wished.blinded if blinded is None else blinded)
+        room.worklist.arrange(wished.sort if order is None else order, class_name)
         room.worklist.ask_for(status)
         told = room.worklist.open(series)
         if labels is not None:
@@ -124,15 +126,30 @@ def open_review(
     return viewer
 
 
-def dock_room(viewer: napari.Viewer, room: Room, worklist: bool = True) -> None:
-    """Put the parts of a room into a window, one tab each; the worklist in front, unless it has a place already."""
+def open_room(viewer: napari.Viewer, store: str | Path) -> Room:
+    """The review room of a store in a viewer that is there, on its first case; the user's settings say who reviews."""
+    from ctpipe.review.room import Room
+    from ctpipe.review.settings import load_settings
+
+    wished = load_settings()
+    room = Room(viewer, store, wished.reviewer, blinded=wished.blinded)
+    room.worklist.arrange(wished.sort)
+    viewer.status = room.worklist.open()
+    dock_room(viewer, room)
+    return room
+
+
+def dock_room(viewer: napari.Viewer, room: Room) -> None:
+    """Put the parts of a room into a window, one tab each, the worklist in front."""
     from ctpipe.review.proposal_widget import ProposalWidget
     from ctpipe.review.widget import ReviewWidget
     from ctpipe.review.worklist_widget import WorklistWidget
 
-    widgets = {"Review": ReviewWidget(viewer, room.session), "Predict here": ProposalWidget(room.proposal)}
-    if worklist:
-        widgets["Worklist"] = WorklistWidget(room.worklist)
+    widgets = {
+        "Review": ReviewWidget(viewer, room.session),
+        "Predict here": ProposalWidget(room.proposal),
+        "Worklist": WorklistWidget(room.worklist),
+    }
     for number, (name, widget) in enumerate(widgets.items()):
         viewer.window.add_dock_widget(widget, name=name, area="right", tabify=number > 0)
 

@@ -149,17 +149,28 @@ def test_an_error_is_a_line_in_the_widget_and_the_strokes_stay(opened):
     assert (viewer.layers["correction"].data[PLANE] == 9).any()
 
 
-def test_the_widget_of_the_plugin_menu_asks_for_a_store(close_viewers, store_path):
+def test_the_widget_of_the_plugin_menu_asks_for_a_store(close_viewers, store_path, tmp_path):
     import napari
 
     viewer = napari.Viewer(show=False)
     close_viewers.append(viewer)
-    _, widget = viewer.window.add_plugin_dock_widget("ctpipe", "Review")
-    assert not widget.save_button.isEnabled()
+    _, widget = viewer.window.add_plugin_dock_widget("ctpipe", "Review worklist")
+    widget.open_store(str(tmp_path / "absent"))
+    assert widget.status.text().startswith(f"{tmp_path / 'absent'} is not a store; cure: ")
     widget.open_store(str(store_path))
-    widget.refresh()
-    assert widget.series_list.count() == 1
     assert viewer.layers[0].name == f"CT {SERIES[:8]}"
+    assert {"Worklist", "Review", "Predict here"} <= set(viewer.window.dock_widgets)
+    assert not widget.open_button.isEnabled()
+
+
+def test_a_store_of_several_volumes_opens_as_its_worklist(close_viewers, cases_path):
+    import napari
+
+    viewer = napari.Viewer(show=False)
+    close_viewers.append(viewer)
+    viewer.open(str(cases_path), plugin="ctpipe")
+    assert "Worklist" in viewer.window.dock_widgets
+    assert [layer.name for layer in viewer.layers] == ["CT aaaa0000", "prediction 5be1c0ff"]
 
 
 def test_closing_the_window_lets_the_copy_go(opened, store_path):
