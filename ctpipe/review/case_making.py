@@ -55,7 +55,8 @@ class CaseMaker:
     def figures(self, series: Series, compute: bool) -> dict[str, Any]:
         """`dice`, `disagreement` and `volumes_ml` of a row: what is known, or with `compute` all that can be."""
         book, groups, on_show = ScoreBook(series.root, series.id), self.groups(series), self.on_show(series)
-        runs = [group for group in groups if group.kind is LabelKind.PREDICTION][-2:]
+        stages = {group.provenance.get("before") for group in groups}  # the first half of a model is no second opinion
+        runs = [group for group in groups if group.kind is LabelKind.PREDICTION and group.name not in stages][-2:]
         truth: Labels | None = None if self.blinded else series.labels.get("truth")
         dice = differ = None
         if truth is not None and on_show is not None and on_show.name != truth.name:

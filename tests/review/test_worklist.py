@@ -97,13 +97,34 @@ def test_figures_of_other_voxels_are_never_taken(worklist, make, cases_path):
     assert again[C].volumes_ml == {"liver": before["liver"], "lesion": 0.0}
 
 
-def test_a_store_that_cannot_be_written_and_a_damaged_cache_still_give_figures(worklist, make, cases_path):
+def test_the_stage_before_a_run_is_no_second_opinion(make, cases_path):
+    voxels = open_store(cases_path)[C].labels[FIRST].read_planes(0, 40)
+    add_labels(cases_path, C, SECOND, LabelKind.PREDICTION, voxels, 3000, before=FIRST)
+    worklist = make()
+    compute(worklist)
+    assert worklist[C].runs == (FIRST, SECOND)
+    assert worklist[C].disagreement is None
+
+
+def test_a_damaged_cache_is_made_again(worklist, make, cases_path):
     compute(worklist)
     (cases_path / "reviews" / f"{A}.scores.json").write_bytes(b"{torn")
     again = make()
     assert again[A].dice is None
     compute(again)
     assert again[A].dice == worklist[A].dice
+
+
+def test_a_disk_that_takes_no_figures_is_no_harm(worklist, monkeypatch):
+    from ctpipe.errors import BudgetError
+
+    def full(*_args):
+        raise BudgetError("the disk is full", "free some space")
+
+    monkeypatch.setattr(case_scores.files, "write_atomic", full)
+    compute(worklist)
+    assert worklist[A].dice is not None
+    assert not (worklist.session.store.root / "reviews").exists()
 
 
 def test_orders_put_the_telling_case_first(worklist, cases_path):
