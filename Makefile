@@ -53,6 +53,7 @@ corpus: $(READY)
 
 docs: $(READY) display demo
 	sh deploy/with-display.sh $(BIN)/python docs/make_pictures.py demo
+	sh deploy/with-display.sh $(BIN)/python docs/make_review_pictures.py demo
 
 clean:
 	rm -rf .venv build demo *.egg-info

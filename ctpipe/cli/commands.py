@@ -261,19 +261,56 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def review(args: argparse.Namespace) -> int:
-    """The viewer, until its window is closed."""
+    """The viewer, until its window is closed; or the worklist as text."""
     from ctpipe.review import review as open_viewer
     from ctpipe.review import review_live
+    from ctpipe.review.case_making import checked_reviewer
+    from ctpipe.review.cases import order_named, status_named
     from ctpipe.store import open_store
 
     open_store(args.store)  # a wrong path is told before a missing viewer is
+    if args.reviewer is not None:
+        checked_reviewer(args.reviewer)
+    if args.sort is not None:
+        order_named(args.sort)
+    if args.status is not None:
+        status_named(args.status)
+    if args.list:
+        return _list_cases(args)
+    if args.json:
+        raise UsageError("--json prints the worklist, and a window was asked for", "add --list, or leave --json out")
     if args.live:
         if args.labels:
             raise UsageError("--live shows runs under way, which have no labels to correct", "leave --labels out")
         review_live(args.store, args.series)
         return 0
-    open_viewer(args.store, args.series, labels=args.labels)
+    open_viewer(args.store, args.series, labels=args.labels, reviewer=args.reviewer, order=args.sort,
+                class_name=args.class_name, status=args.status, blinded=args.blinded)  # fmt: skip
     return 0
+
+
+def _list_cases(args: argparse.Namespace) -> int:
+    """The worklist; exit code 3 where a part of it could not be read."""
+    from ctpipe.review.cases import COLUMNS, order_named, status_named
+    from ctpipe.review.listing import list_cases
+    from ctpipe.review.settings import load_settings
+
+    if args.series or args.labels or args.live:
+        raise UsageError("--list prints all cases", "leave SERIES, --labels and --live out")
+    wished = load_settings()
+    status = None if args.status is None else status_named(args.status)
+    with progress_lines() as progress:
+        cases, notes = list_cases(
+            args.store, args.reviewer or wished.reviewer, order=order_named(args.sort or wished.sort),
+            class_name=args.class_name, status=status, blinded=args.blinded or wished.blinded, progress=progress,
+        )  # fmt: skip
+    for note in notes:
+        print(f"ctpipe: {note}", file=sys.stderr)
+    if args.json:
+        print_json({"cases": [case.as_json() for case in cases], "notes": notes})
+    else:
+        print_table(COLUMNS, [case.cells(args.class_name) for case in cases])
+    return 3 if notes else 0
 
 
 def demo(args: argparse.Namespace) -> int:

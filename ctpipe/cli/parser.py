@@ -49,7 +49,7 @@ def _parser() -> _Parser:
         "  ctpipe post S --run RUN --steps STEPS                components, holes, distances, votes\n"
         "  ctpipe evaluate S --run RUN                          predictions against truth\n"
         "  ctpipe explain S SERIES Z Y X                        why a voxel has its label\n"
-        "  ctpipe review S                                      look and correct in napari\n"
+        "  ctpipe review S                                      a worklist in napari: read, accept, correct\n"
         "  ctpipe export S SERIES --labels RUN --to seg --out FILE   SEG, RTSTRUCT, NIfTI, STL, tables",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -223,19 +223,33 @@ ctpipe evaluate S --run 4be1 --html case.html  and a page with pictures
 
 
 def _review(verbs: Any) -> None:
-    verb = _verb(verbs, "review", "open CT and labels in napari; corrections are saved as labels of their own",
+    verb = _verb(verbs, "review", "a worklist in napari: read, accept or correct; corrections are saved as labels",
                  commands.review, """
-ctpipe review S                     the volume worth a look first: a copy under way, else a prediction
-ctpipe review S 7f3a9c              this volume
+ctpipe review S                        the case that is due: not decided yet, the least certain first
+ctpipe review S --sort volume --class lesion --status todo   the largest lesions first
+ctpipe review S 7f3a9c                 this volume
 ctpipe review S 7f3a9c --labels 4be1   correct this prediction
-ctpipe review S 7f3a9c --live       look on while ctpipe infer runs
+ctpipe review S 7f3a9c --live          look on while ctpipe infer runs
+ctpipe review S --list                 print the worklist, open no window
 """)  # fmt: skip
     _store(verb)
     verb.add_argument("series", metavar="SERIES", nargs="?", help="a volume's id or its beginning")
+    verb.add_argument("--reviewer", metavar="PSEUDONYM",
+                      help="who decides and corrects; stored with it (default: of review.toml, else reader)")
+    verb.add_argument("--sort", metavar="ORDER",
+                      help="due, uncertainty, disagreement, dice, volume, status, patient (default: of review.toml, "
+                      "else due)")
+    verb.add_argument("--class", dest="class_name", metavar="NAME", help="whose Dice or volume --sort goes by")
+    verb.add_argument("--status", help="only cases that are todo, accepted, corrected, rejected or flagged")
+    verb.add_argument("--blinded", action="store_true", default=None,
+                      help="show no truth, no Dice, nothing of other reviewers")
     verb.add_argument("--live", action="store_true",
                       help="show the slabs done so far of runs under way, read only, until they commit")
     verb.add_argument("--labels", metavar="NAME",
                       help="labels to correct (default: the copy under way, else newest review, prediction, truth)")
+    verb.add_argument("--list", action="store_true",
+                      help="print the worklist and end; computes and keeps Dice and volumes that lack")
+    _json(verb)
 
 
 def _demo(verbs: Any) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ctpipe.pipeline.judging import evaluate
     from ctpipe.pipeline.post_processing import PostReport, PostRun, post_process
     from ctpipe.pipeline.predicting import infer, uncertainty_of
+    from ctpipe.pipeline.region import RegionLabels, RegionModel
     from ctpipe.pipeline.reports import EvaluateReport, InferReport, IngestReport, TrainReport, check_json
     from ctpipe.pipeline.tables import save_table
     from ctpipe.pipeline.taking import check, ingest
@@ -32,6 +33,8 @@ _HOMES = {
     "IngestReport": "reports",
     "PostReport": "post_processing",
     "PostRun": "post_processing",
+    "RegionLabels": "region",
+    "RegionModel": "region",
     "TrainReport": "reports",
     "check": "taking",
     "check_json": "reports",
@@ -60,8 +63,8 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "EvaluateReport", "Explanation", "InferReport", "IngestReport", "PostReport", "PostRun", "TrainReport", "check",
-    "check_json", "evaluate", "explain", "infer", "ingest", "post_process", "save_table", "train", "train_model",
-    "uncertainty_of", "write_case_page",
+    "EvaluateReport", "Explanation", "InferReport", "IngestReport", "PostReport", "PostRun", "RegionLabels",
+    "RegionModel", "TrainReport", "check", "check_json", "evaluate", "explain", "infer", "ingest", "post_process",
+    "save_table", "train", "train_model", "uncertainty_of", "write_case_page",
     "CompareReport", "ExportReport", "Exported", "compare", "export", "export_all",
 ]  # fmt: skip

@@ -91,7 +91,7 @@ def infer(
     chosen = list(dict.fromkeys(target[name].id for name in wanted))
     if plan:
         return _planned(target, loaded, chosen, client, on)
-    folder = _keep_model(target, loaded)
+    folder = keep_model(target, loaded)
     n_slabs = sum(len(slabs_of(target[name].grid.shape.z)) for name in chosen) * _depth(loaded)
     counter = SlabCounter("infer", progress, n_slabs)
     threads = loaded.spec.threads if isinstance(loaded, Segmenter) else 1
@@ -192,7 +192,7 @@ def _depth(model: Model | Segmenter) -> int:
     return 1 + (_depth(model.before) if isinstance(model, Model) and model.before else 0)
 
 
-def _keep_model(store: Store, model: Model | Segmenter) -> Path:
+def keep_model(store: Store, model: Model | Segmenter) -> Path:
     """STORE/models/<digest>: where workers and later readers of a run find the model."""
     folder = store.root / "models" / model.digest
     if not (folder / "model.json").is_file():

@@ -21,7 +21,7 @@ from ctpipe.volume import pyramid_levels, slabs_of
 from ctpipe.words import LABEL_COLOURS, LabelKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ctpipe.store import Labels, Series
     from ctpipe.volume import Grid
@@ -112,13 +112,19 @@ def labels_name(kind: LabelKind, name: str) -> str:
 
 
 def preferred_labels(series: Series) -> Labels | None:
-    """What a reader wants to see first: the newest review, else the newest prediction, else the truth.
+    """What a reader wants to see first: the newest review, else the newest prediction, else the truth."""
+    return preferred_of(series.labels.values())
 
-    "Newest" goes by file time, which decides nothing but what is shown first.
-    """
+
+def preferred_of(groups: Iterable[Labels]) -> Labels | None:
+    """The newest review among `groups`, else the newest prediction, else the truth."""
     rank = {LabelKind.REVIEW: 2, LabelKind.PREDICTION: 1, LabelKind.TRUTH: 0}
-    groups = list(series.labels.values())
-    return max(groups, key=lambda g: (rank[g.kind], (g.path / "zarr.json").stat().st_mtime_ns, g.name), default=None)
+    return max(groups, key=lambda g: (rank[g.kind], age_rank(g)), default=None)
+
+
+def age_rank(labels: Labels) -> tuple[int, str]:
+    """Sorts label groups from old to new, by file time: it decides nothing but what is shown first."""
+    return (labels.path / "zarr.json").stat().st_mtime_ns, labels.name
 
 
 def telling_plane(labels: Labels) -> int | None:

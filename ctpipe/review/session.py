@@ -15,6 +15,7 @@ from ctpipe.review.layers import (
     preferred_labels,
     telling_plane,
 )
+from ctpipe.review.preload import BlockCache
 from ctpipe.review.save import SaveResult, save_review
 from ctpipe.review.working_copy import WorkingCopy, copies_of, open_copy, resume_copy
 from ctpipe.store import open_store
@@ -50,6 +51,7 @@ class ReviewSession:
         self.viewer = viewer
         self.reviewer = reviewer
         self.store = open_store(root)
+        self.cache = BlockCache()  # voxels that were read ahead
         self.series: Series | None = None
         self.copy: WorkingCopy | None = None
         self.layer: LabelsLayer | None = None  # the one that is painted on
@@ -70,7 +72,7 @@ class ReviewSession:
         found = self.store[series if series is not None else self.first_series()]
         self.close()
         self.viewer.layers.clear()
-        data, options, _ = image_layer(found)
+        data, options, _ = image_layer(self.cache.of(found))
         image = self.viewer.add_image(data, **options)
         low, high = options["contrast_limits"]
         image.contrast_limits_range = (min(low, HU_RANGE[0]), max(high, HU_RANGE[1]))
@@ -85,7 +87,7 @@ class ReviewSession:
     def look_at(self, labels: str) -> None:
         """Show committed labels on top, to look at, not to paint on."""
         group = self._labels(labels)
-        data, options, _ = labels_layer(group)
+        data, options, _ = labels_layer(self.cache.of(group))
         if options["name"] not in self.viewer.layers:
             self.viewer.add_labels(data, **options)
         self.viewer.layers[options["name"]].visible = True
@@ -166,7 +168,7 @@ class ReviewSession:
         return copy
 
     def _go_to(self, labels: Labels) -> None:
-        plane = telling_plane(labels)
+        plane = telling_plane(self.cache.of(labels))
         if plane is not None:
             self.viewer.dims.set_point(0, labels.grid.translation_mm[0] + plane * labels.grid.spacing_mm[0])
 

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctpipe.errors import UsageError
 
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
     import napari
 
+    from ctpipe.review.room import Room
+
 SNAPSHOT_SIZE = (1180, 800)  # pixels of the window in the documents' pictures
 _ROUNDS = 8  # of event processing, after which napari has drawn (5 were enough when tried)
 
 
-def review(store: str | Path, series: str | None = None, labels: str | None = None) -> None:
-    """Open the viewer on a store and stay until its window is closed."""
-    viewer = open_review(store, series, labels=labels)
+def review(store: str | Path, series: str | None = None, labels: str | None = None, **wishes: Any) -> None:
+    """Open the viewer on a store and stay until its window is closed; arguments as of `open_review`."""
+    viewer = open_review(store, series, labels=labels, **wishes)
     import napari
 
     napari.run()
@@ -70,41 +72,86 @@ def open_live(store: str | Path, series: str | None = None) -> napari.Viewer:
 
 
 def open_review(
-    store: str | Path, series: str | None = None, show: bool = True, labels: str | None = None
+    store: str | Path,
+    series: str | None = None,
+    show: bool = True,
+    labels: str | None = None,
+    *,
+    reviewer: str | None = None,
+    order: str | None = None,
+    class_name: str | None = None,
+    status: str | None = None,
+    blinded: bool | None = None,
 ) -> napari.Viewer:
-    """A viewer with the CT of a series and a copy of its labels to paint on, and the Review widget beside it.
+    """A viewer with a case of the worklist to be read, the parts of the review room beside it.
 
-    series: id or unambiguous prefix; None: the one worth a look first (a working copy, a prediction, labels).
-    labels: name of a label group, or a prefix of a run; None: goes on with the copy that was used last, else copies the
-        newest review, prediction or truth, else starts empty.
+    series: id or unambiguous prefix; None: the first case in `order` (class_name: whose Dice or volume counts) that has
+        `status` (None: any). labels: name of a label group, or a prefix of a run, to be corrected at once; None: a copy
+        under way is taken up again, else the newest review, prediction or truth is shown. reviewer: a pseudonym.
+        blinded: without truth, Dice and other reviewers. What is None is as the user's settings say.
 
     Raises: UsageError without napari or display, NotThereError for what is not in the store, BudgetError when the disk
         has no room for the copy.
     """
     require_viewer()
-    from ctpipe.review.session import ReviewSession
+    from ctpipe.review.case_making import checked_reviewer
+    from ctpipe.review.settings import load_settings
     from ctpipe.store import open_store
 
     open_store(store)  # a wrong path is told before a window opens
+    wished = load_settings()
+    reviewer = checked_reviewer(wished.reviewer if reviewer is None else reviewer)
     import napari
 
-    from ctpipe.review.widget import ReviewWidget
+    from ctpipe.review.room import Room
 
     viewer = napari.Viewer(show=show, title="ctpipe review")
     try:
-        session = ReviewSession(viewer, store)
-        session.show(series)
-        copy = session.edit_preferred() if labels is None else session.edit(labels)
-        widget = ReviewWidget(viewer, session)
-        viewer.window.add_dock_widget(widget, name="Review", area="right")
-        widget.tell(copy.story)
+        room = Room(viewer, store, reviewer, blinded=wished.blinded if blinded is None else blinded)
+        room.worklist.arrange(wished.sort if order is None else order, class_name)
+        room.worklist.ask_for(status)
+        told = room.worklist.open(series)
+        if labels is not None:
+            told = room.session.edit(labels).story
+        elif room.session.copy is not None:
+            told = room.session.copy.story
+        dock_room(viewer, room)
+        viewer.status = told
         if show:
-            settle(3)  # the canvas has its size only now that the dock is there
+            settle(3)  # the canvas has its size only now that the docks are there
         viewer.reset_view()
     except BaseException:
         viewer.close()
         raise
     return viewer
+
+
+def open_room(viewer: napari.Viewer, store: str | Path) -> Room:
+    """The review room of a store in a viewer that is there, on its first case; the user's settings say who reviews."""
+    from ctpipe.review.room import Room
+    from ctpipe.review.settings import load_settings
+
+    wished = load_settings()
+    room = Room(viewer, store, wished.reviewer, blinded=wished.blinded)
+    room.worklist.arrange(wished.sort)
+    viewer.status = room.worklist.open()
+    dock_room(viewer, room)
+    return room
+
+
+def dock_room(viewer: napari.Viewer, room: Room) -> None:
+    """Put the parts of a room into a window, one tab each, the worklist in front."""
+    from ctpipe.review.proposal_widget import ProposalWidget
+    from ctpipe.review.widget import ReviewWidget
+    from ctpipe.review.worklist_widget import WorklistWidget
+
+    widgets = {
+        "Review": ReviewWidget(viewer, room.session),
+        "Predict here": ProposalWidget(room.proposal),
+        "Worklist": WorklistWidget(room.worklist),
+    }
+    for number, (name, widget) in enumerate(widgets.items()):
+        viewer.window.add_dock_widget(widget, name=name, area="right", tabify=number > 0)
 
 
 def snapshot(store: str | Path, series: str | None, labels: str | None, path: str | Path) -> None:
@@ -145,6 +192,7 @@ def settle(rounds: int = _ROUNDS) -> None:
 
 def require_viewer() -> None:
     """Say plainly what is missing for a window to open; Qt itself would end the process."""
+    _hold_none()
     if importlib.util.find_spec("napari") is None or importlib.util.find_spec("qtpy") is None:
         raise UsageError("the viewer napari is not installed", "pip install 'ctpipe[review]'")
     if sys.platform != "linux" or os.environ.get("QT_QPA_PLATFORM") or os.environ.get("WAYLAND_DISPLAY"):
@@ -157,6 +205,18 @@ def require_viewer() -> None:
         )
     if not _answers(display):
         raise UsageError(f"the display {display} does not answer", "set DISPLAY to a running X server")
+
+
+def _hold_none() -> None:
+    """Keep None alive under PySide6 6.12, whose calls give it back without taking a reference (measured: -1 a call).
+
+    From Python 3.12 on None is immortal. Before, its count falls with every event, by thousands with every case that is
+    shown, and at 0 the interpreter ends the process ("none_dealloc"): strokes in hand would be lost.
+    """
+    if sys.version_info < (3, 12):
+        import ctypes
+
+        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40  # more calls than any session makes
 
 
 def _answers(display: str) -> bool:

@@ -83,11 +83,13 @@ class VolumeScores:
         }
 
 
-def evaluate_volume(truth: LabelsLike, prediction: LabelsLike, progress: Progress = None) -> VolumeScores:
+def evaluate_volume(
+    truth: LabelsLike, prediction: LabelsLike, progress: Progress = None, *, lesions: bool = True
+) -> VolumeScores:
     """Scores of a prediction against a truth on the same grid; each slab of either is read once.
 
     Classes are matched by name: their label numbers may differ, and either side may have classes that the other lacks.
-    Lesions are counted for every class.
+    Lesions are counted for every class, unless `lesions` says that voxels will do.
 
     Raises InputError where the grids differ, StoreFaultError where voxels hold a label that the class table lacks.
     """
@@ -101,7 +103,7 @@ def evaluate_volume(truth: LabelsLike, prediction: LabelsLike, progress: Progres
     names = union_of_classes(truth.classes, prediction.classes)
     k = len(names) + 1
     true_lut, predicted_lut = _to_union(truth, names), _to_union(prediction, names)
-    confusion, tallies = Confusion.empty(k), {name: LesionTally() for name in names}
+    confusion, tallies = Confusion.empty(k), {name: LesionTally() for name in names if lesions}
     for slab in slabs_of(grid.shape.z):
         true = _take(true_lut, truth, len(names), slab.start, slab.stop)
         predicted = _take(predicted_lut, prediction, len(names), slab.start, slab.stop)

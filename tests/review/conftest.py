@@ -54,3 +54,16 @@ def close_viewers(display):
     for viewer in opened:
         viewer.close()
     settle(3)
+
+
+@pytest.fixture(scope="session")
+def _made_cases(tmp_path_factory, _own_key) -> Path:
+    from worklist_store import four_cases
+
+    return four_cases(tmp_path_factory.mktemp("worklist") / "S")
+
+
+@pytest.fixture
+def cases_path(_made_cases, tmp_path) -> Path:
+    """A store of four cases; each test has its own copy."""
+    return Path(shutil.copytree(_made_cases, tmp_path / "cases"))

@@ -22,6 +22,44 @@ def test_the_manifest_is_valid_and_every_command_is_there():
     manifest = npe2.PluginManifest.from_distribution("ctpipe")
     assert manifest.name == "ctpipe"
     manifest.validate_imports()
+    assert [reader.accepts_directories for reader in manifest.contributions.readers] == [True]
+    assert [widget.display_name for widget in manifest.contributions.widgets] == ["Review worklist"]
+    assert [sample.key for sample in manifest.contributions.sample_data] == ["synthetic-patient"]
+    assert list(manifest.contributions.menus) == ["napari/layers/annotate"]
+
+
+def test_npe2_finds_no_fault_in_the_manifest():
+    line = [sys.executable, "-W", "ignore", "-m", "npe2", "validate", "ctpipe", "--imports"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "valid" in done.stdout
+
+
+def test_a_labels_group_opens_alone_and_lies_where_its_volume_lies(store_path):
+    npe2.PluginManager.instance().discover()
+    folder = store_path / f"{SERIES}.ome.zarr" / "labels" / RUN
+    [layer] = ViewerModel().open(folder, plugin="ctpipe")
+    assert (layer.name, layer.editable) == (f"prediction {RUN[:8]}", False)
+    assert tuple(layer.scale) == pytest.approx(SPACING)
+    assert tuple(layer.translate) == pytest.approx((ORIGIN[2], ORIGIN[1], ORIGIN[0]))
+    assert np.array_equal(np.asarray(layer.data[0]), phantom()[1])
+    assert get_reader(str(folder.parent)) is None
+    (folder / "zarr.json").unlink()
+    assert get_reader(str(folder)) is None, "not committed"
+
+
+def test_the_sample_is_a_synthetic_patient_made_once_and_opened_as_any_other(tmp_path, monkeypatch):
+    from ctpipe.demo import sample
+
+    npe2.PluginManager.instance().discover()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    layers = ViewerModel().open_sample("ctpipe", "synthetic-patient")
+    assert layers[0].name.startswith("CT ")
+    assert list(layers[1].features["class"]) == ["background", "liver", "livertumor"]
+    assert np.asarray(layers[1].data[-1]).max() == 2
+    monkeypatch.setattr(sample, "phantom", None)  # the second time nothing is made
+    assert len(ViewerModel().open_sample("ctpipe", "synthetic-patient")) == 2
+    assert list((tmp_path / "cache").rglob("IM0*")) == [], "the DICOM files are not kept"
 
 
 def test_a_volume_opens_through_the_plugin_beside_napari_ome_zarr(store_path):

@@ -55,7 +55,7 @@ def to_plane(viewer, plane: int) -> None:
 
 
 def test_what_is_painted_is_seen_where_it_was_painted_in_true_proportions(opened):
-    viewer = opened()
+    viewer = opened(labels=RUN)
     to_plane(viewer, PLANE)
     layer = viewer.layers["correction"]
     before = shot(viewer)
@@ -93,7 +93,7 @@ def test_a_coronal_picture_has_true_proportions(opened):
 
 def test_the_coarse_level_lies_where_the_fine_one_lies(opened, store_path):
     viewer = opened()
-    viewer.layers["correction"].visible = False
+    viewer.layers[1].visible = False
     settle()
     viewer.open(store_path / f"{SERIES}.ome.zarr", plugin="ctpipe")
     looked = viewer.layers[-1]
@@ -141,7 +141,7 @@ def test_the_buttons_edit_and_save(opened, store_path):
 
 
 def test_an_error_is_a_line_in_the_widget_and_the_strokes_stay(opened):
-    viewer = opened()
+    viewer = opened(labels=RUN)
     widget = viewer.window._qt_window.findChild(ReviewWidget)
     viewer.layers["correction"].paint((PLANE, 60, 80), 9)
     widget.save_button.click()
@@ -149,21 +149,32 @@ def test_an_error_is_a_line_in_the_widget_and_the_strokes_stay(opened):
     assert (viewer.layers["correction"].data[PLANE] == 9).any()
 
 
-def test_the_widget_of_the_plugin_menu_asks_for_a_store(close_viewers, store_path):
+def test_the_widget_of_the_plugin_menu_asks_for_a_store(close_viewers, store_path, tmp_path):
     import napari
 
     viewer = napari.Viewer(show=False)
     close_viewers.append(viewer)
-    _, widget = viewer.window.add_plugin_dock_widget("ctpipe", "Review")
-    assert not widget.save_button.isEnabled()
+    _, widget = viewer.window.add_plugin_dock_widget("ctpipe", "Review worklist")
+    widget.open_store(str(tmp_path / "absent"))
+    assert widget.status.text().startswith(f"{tmp_path / 'absent'} is not a store; cure: ")
     widget.open_store(str(store_path))
-    widget.refresh()
-    assert widget.series_list.count() == 1
     assert viewer.layers[0].name == f"CT {SERIES[:8]}"
+    assert {"Worklist", "Review", "Predict here"} <= set(viewer.window.dock_widgets)
+    assert not widget.open_button.isEnabled()
+
+
+def test_a_store_of_several_volumes_opens_as_its_worklist(close_viewers, cases_path):
+    import napari
+
+    viewer = napari.Viewer(show=False)
+    close_viewers.append(viewer)
+    viewer.open(str(cases_path), plugin="ctpipe")
+    assert "Worklist" in viewer.window.dock_widgets
+    assert [layer.name for layer in viewer.layers] == ["CT aaaa0000", "prediction 5be1c0ff"]
 
 
 def test_closing_the_window_lets_the_copy_go(opened, store_path):
-    first = opened()
+    first = opened(labels=RUN)
     first.layers["correction"].paint((PLANE, 60, 80), 2)
     folder = first.layers["correction"].metadata["ctpipe"]["copy"]
     first.close()

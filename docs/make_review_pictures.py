@@ -1,0 +1,71 @@
+"""Make the pictures of the guide to the review room, from the demo's synthetic patients only.
+
+python docs/make_review_pictures.py DEMO        under a display: make docs brings Xvfb
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from ctpipe.review import open_review
+from ctpipe.review.case_status import Decision, Status, add_status
+from ctpipe.review.listing import list_cases
+from ctpipe.review.proposal_widget import ProposalWidget
+from ctpipe.review.view import settle
+from ctpipe.review.worklist_widget import WorklistWidget
+from ctpipe.store import open_store
+
+PICTURES = Path(__file__).parent / "pictures"
+WINDOW = 1380, 860  # pixels
+
+
+def main(demo: Path) -> None:
+    """The worklist, and a proposal in a region."""
+    store = Path(json.loads((demo / "demo.json").read_text("utf-8"))["store"])
+    cases, _ = list_cases(store, "reader-1")
+    decided = [case for case in cases if not case.runs]
+    for case, status, words in zip(decided, (Status.ACCEPTED, Status.FLAGGED), ("", "is this a lesion?"), strict=False):
+        add_status(store, Decision(case.series, status, "reader-1", case.on_show, words, 48.0))
+    viewer = open_review(store, reviewer="reader-1")
+    window = viewer.window._qt_window
+    viewer.window.resize(*WINDOW)
+    window.resizeDocks([window.findChild(WorklistWidget).parent()], [560], _horizontal())
+    settle(20)
+    viewer.reset_view()
+    settle()
+    viewer.screenshot(path=str(PICTURES / "review-worklist.png"), canvas_only=False, flash=False)
+
+    widget = window.findChild(ProposalWidget)
+    viewer.window.dock_widgets["Predict here"].parent().raise_()
+    series = widget.proposal.session.series
+    label = next(group for group in series.labels.values() if group.name.startswith("truth"))
+    for layer in viewer.layers[1:]:
+        layer.visible = False
+    rows, columns = (label.read_planes(0, series.grid.shape.z).max(axis=0) > 0).nonzero()
+    middle = [(side.min() + side.max()) / 2 for side in (rows, columns)]
+    viewer.scene.camera.zoom *= 2
+    viewer.scene.camera.center = tuple(
+        series.grid.translation_mm[axis] + (middle[axis - 1] if axis else 0) * series.grid.spacing_mm[axis]
+        for axis in range(3)
+    )
+    widget.planes.setValue(2)
+    widget.tell(widget.ask())
+    end = time.monotonic() + 300
+    while "proposal" not in viewer.layers and time.monotonic() < end:
+        settle(2)
+    settle()
+    viewer.screenshot(path=str(PICTURES / "review-proposal.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def _horizontal():
+    from qtpy.QtCore import Qt
+
+    return Qt.Orientation.Horizontal
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
