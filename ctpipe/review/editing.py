@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class Editing:
         self.tools = Tools(self)
         self._mouse = MousePainting(self)
         self._layers: list[LabelsLayer] = []
-        self._last = time.monotonic()
+        self._last = monotonic()
         before: Editing | None = getattr(session, "editing", None)
         if before is not None:  # each stroke is journalled once
             before._release()
@@ -191,12 +191,12 @@ class Editing:
             self.session.viewer.dims.set_point(axis, point[axis])
 
     def _spent(self) -> float:
-        now = time.monotonic()
+        now = monotonic()
         spent, self._last = min(now - self._last, IDLE_S), now
         return spent
 
     def _attach(self) -> None:
-        self._last = time.monotonic()
+        self._last = monotonic()
         self.watch(self.layer)
         self.tools.follow(self.layer)
         self.layer.events.data.connect(self._data_replaced)

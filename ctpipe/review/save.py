@@ -130,7 +130,9 @@ def _note_effort(store: Store, name: str, copy: WorkingCopy) -> None:
 
 
 def _parent(series: Series, record: CopyRecord) -> Labels | None:
-    return series.labels[record.parent] if record.parent is not None and record.parent in series.labels else None
+    """The labels that the copy was made from; None where they are gone, or hold other voxels now."""
+    found = series.labels.get(record.parent) if record.parent is not None else None
+    return found if found is not None and found.content == record.parent_content else None
 
 
 def _survey(copy: WorkingCopy, parent: Labels | None) -> tuple[list[str], int | None]:

@@ -159,9 +159,9 @@ def open_copy(
 
     Raises: BudgetError where the disk is full, StoreFaultError for a rotten parent or a journal that is missing.
     """
-    name = None if parent is None else parent.name
+    name, content = (None, None) if parent is None else (parent.name, parent.content)
     for folder, record in copies_of(root, series.id):
-        if (record.parent, record.reviewer) == (name, reviewer):
+        if (record.parent, record.parent_content, record.reviewer) == (name, content, reviewer):
             found = resume_copy(folder, series, base=base)
             if found is not None:
                 return found
@@ -172,7 +172,7 @@ def open_copy(
         session=secrets.token_hex(4),
         dtype="uint8" if parent is None else parent.dtype,
         parent=name,
-        parent_content=None if parent is None else parent.content,
+        parent_content=content,
         parent_kind=None if parent is None else str(parent.kind),
         reviewer=reviewer,
         classes=named,

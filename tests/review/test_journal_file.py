@@ -169,7 +169,7 @@ def test_a_record_that_changes_under_an_open_journal_is_refused(made):
         data = bytearray(path.read_bytes())
         data[-40] ^= 1
         path.write_bytes(data)
-        with pytest.raises(StoreFaultError, match="action 6 .* changed since it was read"):
+        with pytest.raises(StoreFaultError, match=r"action 6 .* changed since it was read"):
             journal.delta(journal.entries[-1])
 
 

@@ -107,7 +107,8 @@ def test_the_copy_of_a_killed_viewer_is_free_at_once(root, series, labels, open_
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(root), str(copy.folder)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     ) as viewer:  # fmt: skip
         assert viewer.stdout.readline() == "open\n"
         assert working_copy.resume_copy(copy.folder, series) is None
