@@ -121,15 +121,17 @@ def make_store(folder: Path, args: argparse.Namespace) -> None:
         volume = VolumeMeta(id=series, grid=grid, dtype="int16", patient=f"p{seed}", study="u", series="v",
                             voi=(40.0, 400.0), attributes={}, provenance={})  # fmt: skip
         classes = {label: f"class {label}" for label in range(1, args.classes + 1)}
-        metas = [(store.volume_writer(volume), lambda slab, seed=seed: made_hu(args, slab, seed)),
-                 (store.labels_writer(series, LabelsMeta(RUN, LabelKind.PREDICTION, grid, classes, "uint8", {})),
-                  lambda slab, labels=labels: labels[slab])]  # fmt: skip
-        for writer, voxels in metas:
-            with store.lease(writer.target) as lease:
-                writer.prepare()
-                writer.commit(
-                    [writer.write_slab(slab, voxels(slice(slab.start, slab.stop))) for slab in writer.slabs], lease
-                )
+        write(store, store.volume_writer(volume), lambda slab, seed=seed: made_hu(args, slab, seed))
+        meta = LabelsMeta(RUN, LabelKind.PREDICTION, grid, classes, "uint8", {})
+        write(store, store.labels_writer(series, meta), lambda slab, labels=labels: labels[slab])
+
+
+def write(store: Any, writer: Any, voxels: Callable[[slice], np.ndarray]) -> None:
+    """Commit a group whose slabs `voxels` makes."""
+    with store.lease(writer.target) as lease:
+        writer.prepare()
+        records = [writer.write_slab(slab, voxels(slice(slab.start, slab.stop))) for slab in writer.slabs]
+        writer.commit(records, lease)
 
 
 # ------------------------------------------------------------------------------------------- the two sides

@@ -150,19 +150,18 @@ def open_copy(
     *,
     classes: Mapping[int, str] | None = None,
     reviewer: str = "reader",
-    base: NDArray | None = None,
 ) -> WorkingCopy:
     """The working copy of `parent` (None: an empty one) for `reviewer`: the one that exists, else a new one.
 
-    A copy that another viewer has open is left alone and a second one is made: two reviews, none lost.
-    base: the parent's voxels where they are in memory already; the copy takes the array over.
+    A copy that another viewer has open is left alone and a second one is made: two reviews, none lost. The voxels come
+    from `parent.read_planes`, which may have them in memory.
 
     Raises: BudgetError where the disk is full, StoreFaultError for a rotten parent or a journal that is missing.
     """
     name, content = (None, None) if parent is None else (parent.name, parent.content)
     for folder, record in copies_of(root, series.id):
         if (record.parent, record.parent_content, record.reviewer) == (name, content, reviewer):
-            found = resume_copy(folder, series, base=base)
+            found = resume_copy(folder, series, parent)
             if found is not None:
                 return found
     named = dict(parent.classes) if parent is not None else dict(classes or NO_CLASSES)
@@ -177,7 +176,7 @@ def open_copy(
         reviewer=reviewer,
         classes=named,
     )
-    return _create(root, series, parent, record, base)
+    return _create(root, series, parent, record)
 
 
 def copies_of(root: Path, series_id: str) -> list[tuple[Path, CopyRecord]]:
@@ -194,8 +193,11 @@ def older_copies(root: Path, series_id: str) -> list[Path]:
     return [path.parent for path in found if path.is_file() and _load(path).get("format") == 1]
 
 
-def resume_copy(folder: Path, series: Series, *, base: NDArray | None = None) -> WorkingCopy | None:
-    """The working copy in `folder`, as it was left; None while another viewer has it open."""
+def resume_copy(folder: Path, series: Series, parent: Labels | None = None) -> WorkingCopy | None:
+    """The working copy in `folder`, as it was left; None while another viewer has it open.
+
+    parent: the labels it was made from, where the caller has them (None: they are looked up).
+    """
     lock = _lock(folder)
     if lock is None:
         return None
@@ -204,7 +206,7 @@ def resume_copy(folder: Path, series: Series, *, base: NDArray | None = None) ->
         record = CopyRecord.from_json(_load(folder / "working.json"), folder)
         journal = Journal(folder / "journal", record.genesis)
         told = [*journal.told, *_sheltered(journal)]
-        array = _base(folder, series, record, base)
+        array = _base(folder, series, record, parent)
         replay(journal, array)
         os.utime(folder / "working.json")  # the last used comes first
         stale = staleness(series, record.parent, record.parent_content)
@@ -225,19 +227,18 @@ def replay(journal: Journal, array: NDArray) -> None:
             delta.put(array)
 
 
-def _base(folder: Path, series: Series, record: CopyRecord, given: NDArray | None) -> NDArray:
+def _base(folder: Path, series: Series, record: CopyRecord, parent: Labels | None) -> NDArray:
     if record.parent is None:
         return np.zeros(series.grid.shape, record.dtype)
-    parent = series.labels.get(record.parent)
+    parent = parent if parent is not None else series.labels.get(record.parent)
     if parent is not None and parent.content == record.parent_content:
-        return parent_voxels(parent) if given is None else given
+        return parent_voxels(parent)
     return kept_voxels(folder, series, record.dtype)
 
 
-def _create(root: Path, series: Series, parent: Labels | None, record: CopyRecord, base: NDArray | None) -> WorkingCopy:
+def _create(root: Path, series: Series, parent: Labels | None, record: CopyRecord) -> WorkingCopy:
     folder = root / FOLDER / f"{series.id}-{record.session}"
-    if base is None:
-        base = np.zeros(series.grid.shape, record.dtype) if parent is None else parent_voxels(parent)
+    base = np.zeros(series.grid.shape, record.dtype) if parent is None else parent_voxels(parent)
     with disk_errors("the working copy", 1 << 20):
         folder.mkdir(parents=True)
         lock = _lock(folder)
