@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import numpy as np
 from ctpipe.errors import BudgetError, RunError, UsageError
 from ctpipe.review.working_copy import CopyRecord, WorkingCopy, disk_errors
 from ctpipe.store import LabelsMeta
+from ctpipe.store.runs import run_keys
 from ctpipe.volume import Slab, slabs_of
 from ctpipe.words import LabelKind, Progress
 
@@ -70,6 +73,8 @@ def save_review(store: Store, series: Series, copy: WorkingCopy, progress: Progr
     if new:
         with disk_errors(f"labels/{meta.name}", int(np.prod(series.grid.shape)) * copy.array.dtype.itemsize):
             _write(store, writer, copy, digests, progress)
+    if meta.name not in run_keys(store.root):
+        _note_effort(store, meta.name, copy)
     copy.note_saved(meta.name)
     return SaveResult(meta.name, new, changed)
 
@@ -100,8 +105,34 @@ def _provenance(record: CopyRecord) -> dict[str, object]:
     }
 
 
+def _note_effort(store: Store, name: str, copy: WorkingCopy) -> None:
+    """What the review cost, in runs/<name>.json: time and number of actions.
+
+    Not in the group: the same voxels by other strokes, or in more time, are the same review under the same key, with
+    the same bytes (docs/decisions/0013-corrections-as-a-journal.md).
+    """
+    journal = copy.journal
+    kinds = Counter(journal.entry(n).kind for n in journal.stack.done)
+    record = {
+        "kind": "review",
+        "series": copy.record.series,
+        "parent_run": _provenance(copy.record)["parent_run"],
+        "reviewer": copy.record.reviewer,
+        "working_copy": copy.folder.name,
+        "seconds": round(journal.active_s, 1),
+        "actions": journal.actions,
+        "undone": len(journal.stack.undone),
+        "actions_by_kind": dict(sorted(kinds.items())),
+        "journal": journal.entries[-1].digest.hex() if journal.entries else None,
+        "saved": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    store.write_run(name, record)
+
+
 def _parent(series: Series, record: CopyRecord) -> Labels | None:
-    return series.labels[record.parent] if record.parent is not None and record.parent in series.labels else None
+    """The labels that the copy was made from; None where they are gone, or hold other voxels now."""
+    found = series.labels.get(record.parent) if record.parent is not None else None
+    return found if found is not None and found.content == record.parent_content else None
 
 
 def _survey(copy: WorkingCopy, parent: Labels | None) -> tuple[list[str], int | None]:

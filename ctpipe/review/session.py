@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
 from ctpipe.errors import NotThereError, UsageError
+from ctpipe.review.editing import Editing
 from ctpipe.review.layers import (
     image_layer,
     label_look,
@@ -55,6 +57,7 @@ class ReviewSession:
         self.series: Series | None = None
         self.copy: WorkingCopy | None = None
         self.layer: LabelsLayer | None = None  # the one that is painted on
+        self.editing = Editing(self)  # journals every stroke on that layer: no session is without it
 
     def first_series(self) -> str:
         """Id of the series to show first: one with a working copy, else with a prediction, else with labels."""
@@ -109,7 +112,7 @@ class ReviewSession:
         series = self._series()
         self.close()  # a copy that this session holds is not free for it either
         for folder, record in copies_of(self.store.root, series.id):
-            if record.reviewer == self.reviewer and (copy := resume_copy(folder)) is not None:
+            if record.reviewer == self.reviewer and (copy := resume_copy(folder, series)) is not None:
                 return self._paint_on(copy, series.labels.get(record.parent or ""))
         preferred = preferred_labels(series)
         return self.edit(None if preferred is None else preferred.name)
@@ -135,15 +138,27 @@ class ReviewSession:
         return result
 
     def close(self) -> None:
-        """Let the working copy go; its files and all strokes stay."""
-        if self.layer is not None and self.layer in self.viewer.layers:
-            self.viewer.layers.remove(self.layer)
-        self.let_go()
+        """Let the working copy go; its files and all strokes stay.
 
-    def let_go(self) -> None:
-        """Let the working copy go without touching the viewer, which may be gone already."""
+        Raises BudgetError or StoreFaultError, and nothing is closed, while actions are in memory only.
+        """
         if self.copy is not None:
             self.copy.close()
+        if self.layer is not None and self.layer in self.viewer.layers:
+            self.viewer.layers.remove(self.layer)
+        self._forget_copy()
+
+    def let_go(self) -> None:
+        """Let the working copy go without touching the viewer, which may be gone already.
+
+        Actions that the store has no room for are kept in the user's own state folder; the next viewer takes them in.
+        """
+        if self.copy is not None and (line := self.copy.let_go()):
+            print(f"ctpipe: {line}", file=sys.stderr)
+        self._forget_copy()
+
+    def _forget_copy(self) -> None:
+        if self.copy is not None:
             self.copy = self.layer = None
             self.copy_closed.emit()
 
@@ -153,7 +168,7 @@ class ReviewSession:
             shown.visible = shown.metadata.get("ctpipe", {}).get("labels") is None and shown.visible
         facts: dict[str, Any] = {"series": series.id, "copy": copy.folder.name, "parent": copy.record.parent}
         self.layer = self.viewer.add_labels(
-            copy.array,  # plain Zarr, level 0, not multiscale: the one form that napari paints into
+            copy.array,  # one level in memory: the one form that napari paints into at once
             multiscale=False,
             name="correction",
             metadata={"ctpipe": facts},

@@ -1,10 +1,10 @@
-"""The copy that a reviewer paints on: one plain Zarr array beside the store's committed labels.
+"""The copy that a reviewer paints on: the parent's voxels in memory, and a journal of every action beside the store.
 
-napari paints into a Zarr array at once, into a Dask array never (and says nothing), and into a multiscale layer not at
-all; committed labels are immutable. So a correction is made on a copy (docs/decisions/0002-review-working-copies.md)::
+Committed labels are immutable, so a correction is made on a copy (docs/decisions/0013-corrections-as-a-journal.md)::
 
     STORE/reviews/<series id>-<session>/
-    ├── labels/         zarr v3, one plane a chunk: a stroke rewrites the planes that it touches, nothing else
+    ├── journal         every action, checksummed, chained and synced; the copy is its parent and this file
+    ├── base/           the parent's level-0 shards under a second name: corrections outlive a parent that is removed
     ├── lock            held (flock) by the viewer that has it open; let go by the system when that process dies
     └── working.json    parent, its content, reviewer, classes, what was saved; written last: it makes the copy count
 """
@@ -19,22 +19,24 @@ import secrets
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from numpy.typing import NDArray
 
 from ctpipe.errors import BudgetError, CtpipeError, StoreFaultError, UsageError
-from ctpipe.volume import slabs_of
+from ctpipe.review.base import keep, kept_voxels, parent_voxels
+from ctpipe.review.journal import Journal
+from ctpipe.review.stale import staleness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ctpipe.store import Labels, Series
 
-FORMAT = 1
+FORMAT = 2  # 1 was a Zarr array without a journal; such copies are left alone
 FOLDER = "reviews"
 NO_CLASSES = {1: "lesion"}  # what an empty copy offers to paint where nobody named classes
 
@@ -45,12 +47,20 @@ class CopyRecord:
 
     series: str
     grid_id: str
+    session: str  # random: two copies of one parent are two
+    dtype: str
     parent: str | None
     parent_content: str | None
     parent_kind: str | None
     reviewer: str  # a pseudonym, or "reader"
     classes: dict[int, str]
     saved: tuple[str, ...] = ()  # label groups that this copy was saved as, oldest first
+
+    @property
+    def genesis(self) -> bytes:
+        """What the journal of this copy is bound to: all that never changes."""
+        fixed = {key: value for key, value in self.as_json().items() if key not in ("classes", "saved")}
+        return sha256(json.dumps(fixed, sort_keys=True).encode()).digest()
 
     def as_json(self) -> dict[str, Any]:
         classes = {str(label): name for label, name in sorted(self.classes.items())}
@@ -60,7 +70,8 @@ class CopyRecord:
     def from_json(cls, found: Mapping[str, Any], where: Path) -> CopyRecord:
         if found.get("format") != FORMAT:
             raise StoreFaultError(
-                f"working copy {where.name} has format {found.get('format')!r}, known is {FORMAT}", "use a newer ctpipe"
+                f"working copy {where.name} has format {found.get('format')!r}, known is {FORMAT}",
+                f"use the ctpipe that made it; {FOLDER}/{where.name} is left as it is",
             )
         values = {key: found[key] for key in cls.__dataclass_fields__}
         classes = {int(label): str(name) for label, name in found["classes"].items()}
@@ -69,19 +80,25 @@ class CopyRecord:
 
 @dataclass
 class WorkingCopy:
-    """An open working copy; `array` (z, y, x) is what napari paints on. Close it to let others open it."""
+    """An open working copy; `array` (z, y, x) is what is painted on. Close it to let others open it.
+
+    told: what the reviewer should know about how it was opened, a line each.
+    """
 
     folder: Path
     record: CopyRecord
-    array: zarr.Array
+    array: NDArray
+    journal: Journal
     resumed: bool
+    told: list[str]
     _lock: IO[str] = field(repr=False)
 
     @property
     def story(self) -> str:
-        """One line for the reviewer: where this copy comes from."""
+        """One line for the reviewer: where this copy comes from, and what is wrong with it."""
         parent = "no labels (empty)" if self.record.parent is None else self.record.parent
-        return f"{'going on with your' if self.resumed else 'made a'} working copy of {parent}"
+        line = f"{'going on with your' if self.resumed else 'made a'} working copy of {parent}"
+        return "; ".join([line, *self.told])
 
     def note_saved(self, name: str) -> None:
         """Keep in working.json that this state was saved as label group `name`."""
@@ -106,8 +123,24 @@ class WorkingCopy:
         self.record = record
 
     def close(self) -> None:
-        """Let the copy go; its files stay."""
+        """Let the copy go; its files stay. Raises, and lets nothing go, while actions are in memory only."""
+        self.journal.close()
         self._lock.close()
+
+    def let_go(self) -> str | None:
+        """Let the copy go whatever happens: what the store does not take is kept in the user's own state folder.
+
+        Returns a line that says where, or None. `open_copy` takes it in from there.
+        """
+        line = None
+        try:
+            self.journal.close()
+        except CtpipeError:
+            line = f"the last actions are kept in {self.journal.write_elsewhere(_shelter())}"
+        finally:
+            self.journal.abandon()
+            self._lock.close()
+        return line
 
 
 def open_copy(
@@ -120,20 +153,25 @@ def open_copy(
 ) -> WorkingCopy:
     """The working copy of `parent` (None: an empty one) for `reviewer`: the one that exists, else a new one.
 
-    A copy that another viewer has open is left alone and a second one is made: two reviews, none lost.
+    A copy that another viewer has open is left alone and a second one is made: two reviews, none lost. The voxels come
+    from `parent.read_planes`, which may have them in memory.
 
-    Raises: BudgetError where the disk is full, StoreFaultError for a copy with planes missing.
+    Raises: BudgetError where the disk is full, StoreFaultError for a rotten parent or a journal that is missing.
     """
-    name = None if parent is None else parent.name
+    name, content = (None, None) if parent is None else (parent.name, parent.content)
     for folder, record in copies_of(root, series.id):
-        if (record.parent, record.reviewer) == (name, reviewer) and (found := resume_copy(folder)) is not None:
-            return found
+        if (record.parent, record.parent_content, record.reviewer) == (name, content, reviewer):
+            found = resume_copy(folder, series, parent)
+            if found is not None:
+                return found
     named = dict(parent.classes) if parent is not None else dict(classes or NO_CLASSES)
     record = CopyRecord(
         series=series.id,
         grid_id=series.grid.grid_id,
+        session=secrets.token_hex(4),
+        dtype="uint8" if parent is None else parent.dtype,
         parent=name,
-        parent_content=None if parent is None else parent.content,
+        parent_content=content,
         parent_kind=None if parent is None else str(parent.kind),
         reviewer=reviewer,
         classes=named,
@@ -145,64 +183,98 @@ def copies_of(root: Path, series_id: str) -> list[tuple[Path, CopyRecord]]:
     """Folder and record of every working copy of a series, the last used first (by file time: only for display)."""
     found = [path for path in (root / FOLDER).glob(f"{series_id}-*/working.json") if path.is_file()]
     found.sort(key=lambda path: (path.stat().st_mtime_ns, path.parent.name), reverse=True)
-    return [(path.parent, CopyRecord.from_json(_load(path), path.parent)) for path in found]
+    stated = [(path.parent, _load(path)) for path in found]
+    return [(folder, CopyRecord.from_json(text, folder)) for folder, text in stated if text.get("format") != 1]
 
 
-def resume_copy(folder: Path) -> WorkingCopy | None:
-    """The working copy in `folder`, as it was left; None while another viewer has it open."""
+def older_copies(root: Path, series_id: str) -> list[Path]:
+    """Working copies that an older ctpipe made, without a journal. They are not read, and left as they are."""
+    found = sorted((root / FOLDER).glob(f"{series_id}-*/working.json"))
+    return [path.parent for path in found if path.is_file() and _load(path).get("format") == 1]
+
+
+def resume_copy(folder: Path, series: Series, parent: Labels | None = None) -> WorkingCopy | None:
+    """The working copy in `folder`, as it was left; None while another viewer has it open.
+
+    parent: the labels it was made from, where the caller has them (None: they are looked up).
+    """
     lock = _lock(folder)
     if lock is None:
         return None
+    journal = None
     try:
         record = CopyRecord.from_json(_load(folder / "working.json"), folder)
-        array = zarr.open_array(folder / "labels", mode="r+")
-        # zarr reads a missing file as background, without a word
-        missing = [z for z in range(array.shape[0]) if not (folder / "labels" / f"{z}.0.0").is_file()]
-        if missing:
-            raise StoreFaultError(
-                f"working copy {folder.name} lacks {len(missing)} of {array.shape[0]} planes",
-                f"restore {FOLDER}/{folder.name} from a backup, or remove it to start again from its parent",
-            )
+        journal = Journal(folder / "journal", record.genesis)
+        told = [*journal.told, *_sheltered(journal)]
+        array = _base(folder, series, record, parent)
+        replay(journal, array)
         os.utime(folder / "working.json")  # the last used comes first
-        return WorkingCopy(folder, record, array, resumed=True, _lock=lock)
+        stale = staleness(series, record.parent, record.parent_content)
+        told += [stale] if stale else []
+        return WorkingCopy(folder, record, array, journal, resumed=True, told=told, _lock=lock)
     except BaseException:
+        if journal is not None:
+            journal.abandon()
         lock.close()
         raise
 
 
+def replay(journal: Journal, array: NDArray) -> None:
+    """Bring the parent's voxels to the state that the journal tells: the actions that stand, in order."""
+    standing = set(journal.stack.done)
+    for entry in journal.entries:
+        if entry.n in standing and (delta := journal.delta(entry)) is not None:
+            delta.put(array)
+
+
+def _base(folder: Path, series: Series, record: CopyRecord, parent: Labels | None) -> NDArray:
+    if record.parent is None:
+        return np.zeros(series.grid.shape, record.dtype)
+    parent = parent if parent is not None else series.labels.get(record.parent)
+    if parent is not None and parent.content == record.parent_content:
+        return parent_voxels(parent)
+    return kept_voxels(folder, series, record.dtype)
+
+
 def _create(root: Path, series: Series, parent: Labels | None, record: CopyRecord) -> WorkingCopy:
-    folder = root / FOLDER / f"{series.id}-{secrets.token_hex(4)}"
-    dtype = np.dtype("uint8" if parent is None else parent.dtype)
-    with disk_errors("the working copy", int(np.prod(series.grid.shape)) * dtype.itemsize):
+    folder = root / FOLDER / f"{series.id}-{record.session}"
+    base = np.zeros(series.grid.shape, record.dtype) if parent is None else parent_voxels(parent)
+    with disk_errors("the working copy", 1 << 20):
         folder.mkdir(parents=True)
         lock = _lock(folder)
         if lock is None:
             raise UsageError(f"working copy {folder.name} is taken", "try again")
         try:
-            array = _create_array(folder / "labels", tuple(series.grid.shape), dtype)
-            for slab in slabs_of(series.grid.shape.z):
-                planes = 0 if parent is None else parent.read_planes(slab.start, slab.stop)
-                array[slab.start : slab.stop] = planes
+            if parent is not None:
+                keep(folder, parent)
+            journal = Journal.create(folder / "journal", record.genesis)
             _write_record(folder, record)
         except BaseException:
             lock.close()
             shutil.rmtree(folder, ignore_errors=True)  # it never counted: working.json was not there
             raise
-    return WorkingCopy(folder, record, array, resumed=False, _lock=lock)
+    told = []
+    if old := older_copies(root, series.id):
+        told.append(f"{len(old)} working copy of an older ctpipe is left as it is: {old[-1].name}")
+    return WorkingCopy(folder, record, base, journal, resumed=False, told=told, _lock=lock)
 
 
-def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> zarr.Array:
-    return zarr.create_array(
-        store=path,
-        shape=shape,
-        chunks=(1, *shape[1:]),
-        dtype=dtype,
-        fill_value=0,
-        compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=dtype.itemsize), Crc32cCodec()],
-        chunk_key_encoding={"name": "v2", "separator": "."},  # one flat folder: a plane is one file, easily counted
-        config={"write_empty_chunks": True},  # a plane of background has its file too: a missing file is a fault
-        dimension_names=("z", "y", "x"),
-    )
+def _shelter() -> Path:
+    """Where actions go that the store would not take when the viewer was closed."""
+    from platformdirs import user_state_path
+
+    return user_state_path("ctpipe") / FOLDER
+
+
+def _sheltered(journal: Journal) -> list[str]:
+    """Take in what an earlier viewer had to keep elsewhere; a line that says so."""
+    kept = _shelter() / f"{journal.path.parent.name}.journal"
+    if not kept.is_file():
+        return []
+    n = journal.take_in(kept)
+    if not journal.waiting:
+        kept.unlink()
+    return [f"{n} actions were taken in that the store had no room for"]
 
 
 def _lock(folder: Path) -> IO[str] | None:
