@@ -201,11 +201,11 @@ class Proposal:
     def commands(self) -> list[Command]:
         """What a proposal offers by key."""
         return [
-            Command("predict-here", "Ask the model about the region in view", "G", Mode.BOTH, self._ask),
-            Command("take-proposal", "Take the whole proposal", "Shift-G", Mode.BOTH, self.accept),
-            Command("take-piece", "Take the piece under the crosshair, else the largest", "Ctrl-G", Mode.BOTH,
+            Command("predict-here", "Ask the model about the region in view", "Q", Mode.BOTH, self._ask),
+            Command("take-proposal", "Take the whole proposal", "Shift-Q", Mode.BOTH, self.accept),
+            Command("take-piece", "Take the piece under the crosshair, else the largest", "Ctrl-Shift-Q", Mode.BOTH,
                     self.accept_here),
-            Command("drop-proposal", "Drop the proposal", "Alt-G", Mode.BOTH, self.drop),
+            Command("drop-proposal", "Drop the proposal", "Alt-Q", Mode.BOTH, self.drop),
         ]  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ inside

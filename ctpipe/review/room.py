@@ -6,12 +6,14 @@ window.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ctpipe.errors import CtpipeError
-from ctpipe.review.commands import Command, Mode
+from ctpipe.review.commands import Command
+from ctpipe.review.comparing import Comparison
+from ctpipe.review.keys import KeyMap
+from ctpipe.review.lesions import LesionList
 from ctpipe.review.proposal import Proposal
+from ctpipe.review.reading import Reading
 from ctpipe.review.session import ReviewSession
 from ctpipe.review.worklist import Worklist
 
@@ -27,51 +29,26 @@ class Room:
     def __init__(
         self, viewer: ViewerModel, store: str | Path, reviewer: str = "reader", *, blinded: bool = False
     ) -> None:
-        self.session = ReviewSession(viewer, store, reviewer)
-        self.worklist = Worklist(self.session, blinded=blinded)
-        self.proposal = Proposal(self.session)
-        bind_commands(viewer, self.commands(), self.in_edit_mode)
+        self.session = session = ReviewSession(viewer, store, reviewer)
+        self.editing = session.editing
+        self.reading = Reading(session)
+        self.worklist = Worklist(session, blinded=blinded)
+        self.proposal = Proposal(session, self.editing)
+        self.lesions = LesionList(session, self.reading.go_to, self.editing)
+        self.comparison = Comparison(session, self.reading.go_to, self.editing)
+        self.keys = KeyMap(session, self.commands())
+        for told in (self.keys.told, self.editing.told):
+            told.connect(self._tell)
 
     def commands(self) -> list[Command]:
         """What all parts offer by key."""
-        return [*self.worklist.commands(), *self.proposal.commands()]
+        parts = (self.worklist, self.reading, self.editing, self.lesions, self.comparison, self.proposal)
+        return [command for part in parts for command in part.commands()]
 
-    def in_edit_mode(self) -> bool:
-        """Whether strokes are made: the working copy is the active layer."""
-        session = self.session
-        return session.layer is not None and session.viewer.layers.selection.active is session.layer
+    def _tell(self, line: str) -> None:
+        self.session.viewer.status = line
 
     def close(self) -> None:
         """Let go of the working copy and of what is being read ahead; the viewer may be gone already."""
         self.worklist.preloader.stop()
         self.session.let_go()
-
-
-def bind_commands(viewer: ViewerModel, commands: list[Command], in_edit_mode: Callable[[], bool]) -> None:
-    """Run a command when its key is pressed in its mode; what it says, an error of ours too, goes to the status bar.
-
-    napari asks the active layer before the viewer, so every layer gets the keys, those to come too.
-    """
-
-    def bind(provider: Any) -> None:
-        for command in commands:
-            provider.bind_key(command.key, _runner(viewer, command, in_edit_mode), overwrite=True)
-
-    bind(viewer)
-    for layer in viewer.layers:
-        bind(layer)
-    viewer.layers.events.inserted.connect(lambda event: bind(event.value))
-
-
-def _runner(viewer: ViewerModel, command: Command, in_edit_mode: Callable[[], bool]) -> Callable[[Any], None]:
-    def run(_provider: Any) -> None:
-        if command.mode is (Mode.READ if in_edit_mode() else Mode.EDIT):
-            return
-        try:
-            line = command.run()
-        except CtpipeError as error:
-            line = str(error)
-        if line is not None:
-            viewer.status = line
-
-    return run

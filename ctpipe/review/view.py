@@ -140,14 +140,23 @@ def open_room(viewer: napari.Viewer, store: str | Path) -> Room:
 
 
 def dock_room(viewer: napari.Viewer, room: Room) -> None:
-    """Put the parts of a room into a window, one tab each, the worklist in front."""
+    """Put the parts of a room into a window: planes beside the canvas, the rest one tab each, the worklist in front."""
+    from ctpipe.review.comparing_widget import ComparisonWidget
+    from ctpipe.review.editing_widget import EditingWidget
+    from ctpipe.review.lesions_widget import LesionListWidget
     from ctpipe.review.proposal_widget import ProposalWidget
+    from ctpipe.review.reading_widget import ReadingWidget, SurfaceWidget
     from ctpipe.review.widget import ReviewWidget
     from ctpipe.review.worklist_widget import WorklistWidget
 
+    viewer.window.add_dock_widget(ReadingWidget(room.reading, room.keys), name="Planes", area="right")
     widgets = {
+        "Surfaces": SurfaceWidget(room.reading),
         "Review": ReviewWidget(viewer, room.session),
+        "Correct": EditingWidget(room.editing),
         "Predict here": ProposalWidget(room.proposal),
+        "Comparison": ComparisonWidget(room.comparison),
+        "Lesions": LesionListWidget(room.lesions),
         "Worklist": WorklistWidget(room.worklist),
     }
     for number, (name, widget) in enumerate(widgets.items()):

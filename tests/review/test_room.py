@@ -67,7 +67,7 @@ def test_a_corrected_case_is_accepted_with_two(room, cases_path):
     press = Presses(room.session.viewer)
     press("A")
     assert read_status(cases_path, A).newest() is None, "while one edits, the keys of reading do nothing"
-    room.session.viewer.layers.selection.active = room.session.viewer.layers[0]  # Escape, in the key map
+    press("Escape")
     press("A")
     assert read_status(cases_path, A).newest().status is Status.CORRECTED
 
@@ -86,7 +86,7 @@ def test_next_and_previous_by_one_key_each(room):
 
 
 def test_an_error_of_ours_is_a_line_in_the_status_bar(room):
-    Presses(room.session.viewer)("G")
+    Presses(room.session.viewer)("Q")
     assert room.session.viewer.status == (
         "the store keeps no model; cure: choose a model's folder, or run ctpipe infer once"
     )
@@ -234,14 +234,14 @@ def test_a_proposal_is_asked_for_by_key_and_comes_beside_the_viewer(window, case
     widget = viewer.window._qt_window.findChild(ProposalWidget)
     widget.proposal.choose(tmp_path / "M")
     widget.planes.setValue(1)
-    press(viewer, Qt.Key.Key_G)
+    press(viewer, Qt.Key.Key_Q)
     until(lambda: "proposal" in viewer.layers)
     proposed = widget.proposal.proposed
     assert proposed.found.labels.shape[0] == 3
     assert widget.pieces.count() == len(proposed.pieces) > 0
     assert widget.status.text().startswith("proposed: ")
     assert np.abs(shot(viewer) - shot(viewer)).max() == 0
-    press(viewer, Qt.Key.Key_G, Qt.KeyboardModifier.AltModifier)
+    press(viewer, Qt.Key.Key_Q, Qt.KeyboardModifier.AltModifier)
     assert "proposal" not in viewer.layers
     assert widget.pieces.count() == 0
     assert not any(name.startswith("review") for name in open_store(cases_path)[A].labels)
