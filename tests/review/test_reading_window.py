@@ -100,8 +100,11 @@ def _move(native, button, at: tuple[int, int]) -> None:
     from qtpy.QtWidgets import QApplication
 
     here = QPointF(*at)
-    QApplication.sendEvent(native, QMouseEvent(QEvent.Type.MouseMove, here, QPointF(native.mapToGlobal(here.toPoint())),
-                                               Qt.MouseButton.NoButton, button, Qt.KeyboardModifier.NoModifier))  # fmt: skip
+    there = QPointF(native.mapToGlobal(here.toPoint()))
+    event = QMouseEvent(
+        QEvent.Type.MouseMove, here, there, Qt.MouseButton.NoButton, button, Qt.KeyboardModifier.NoModifier
+    )
+    QApplication.sendEvent(native, event)
 
 
 def press(room, text: str, n: int = 0) -> None:
