@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from napari.utils.key_bindings import coerce_keybinding
 from psygnal import Signal
 
 from ctpipe.errors import CtpipeError
@@ -143,6 +144,8 @@ class KeyMap:
         for command in self.commands:
             if command.mode in (self.mode, Mode.BOTH):
                 keymap[napari_key(command.key)] = _runner(self, command.name)
+                if command.key == "?":  # a canvas hears it as a key that napari has no name for
+                    keymap[coerce_keybinding("?")] = _runner(self, command.name)
         provider.keymap.clear()
         provider.keymap.update(keymap)
 
