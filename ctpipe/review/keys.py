@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from napari.utils.key_bindings import coerce_keybinding
 from psygnal import Signal
 
 from ctpipe.errors import CtpipeError
@@ -135,18 +136,26 @@ class KeyMap:
         """The keymap of a viewer or of one of its layers, for the mode that is on."""
         keymap: dict[Any, Any] = {napari_key(key): _stepper(viewer, step) for key, step in (("Left", -1), ("Right", 1))}
         if self.mode == Mode.READ or provider is not self.session.layer:
-            keymap[...] = ...  # what is not bound ends here: never in a class of napari's
+            # what is not bound ends here, never in a class of napari's; a function, since `...` for a value, which
+            # napari documents, makes its Qt part fail at every key (0.9.2)
+            keymap[...] = _nothing
         if self.mode == Mode.EDIT and provider is viewer:
             keymap |= {key: found for key, found in type(viewer).class_keymap.items() if key == napari_key("Space")}
         for command in self.commands:
             if command.mode in (self.mode, Mode.BOTH):
                 keymap[napari_key(command.key)] = _runner(self, command.name)
+                if command.key == "?":  # a canvas hears it as a key that napari has no name for
+                    keymap[coerce_keybinding("?")] = _runner(self, command.name)
         provider.keymap.clear()
         provider.keymap.update(keymap)
 
     def _tell(self, line: str) -> None:
         self.session.viewer.status = line
         self.told.emit(line)
+
+
+def _nothing(_provider: object) -> None:
+    """What a key does that no command has."""
 
 
 def _runner(keys: KeyMap, name: str) -> Callable[[object], None]:
