@@ -40,7 +40,8 @@ RARE_POOL, RARE_HELD_OUT = 3, 3
 RARE_HU = -45.0
 ROUNDS, CORRECTED = 2, 2
 WAYS = ("unsure", "lot")
-MEASURES = {"dice": "lesion Dice", "f1": "lesion F1", "dice_rare": "without", "dice_common": "with medium"}
+MEASURES = {"dice": "lesion Dice", "f1": "lesion F1", "liver": "liver Dice", "dice_rare": "without",
+            "dice_common": "with medium"}  # fmt: skip
 SIDE = 128
 AFFINE = np.array([[0, 0, 3.0, 0], [0, 3.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 1]])
 RECIPE = {
@@ -360,20 +361,19 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     colours = {"unsure": "C3", "lot": "0.45"}
     words = {"unsure": "those it is least sure of", "lot": "by lot"}
-    for axis, (measure, title) in zip(figure.subplots(1, 2), (("dice", "lesion Dice"), ("f1", "lesion F1")),
-                                      strict=True):  # fmt: skip
+    for axis, measure in zip(figure.subplots(1, 3), ("dice", "f1", "liver"), strict=True):
         for shift, way in zip((-0.04, 0.04), WAYS, strict=True):
             values = np.array([[row[measure] for row in rows if (row["way"], row["round"]) == (way, n)]
                                for n in range(ROUNDS + 1)])  # fmt: skip
             at = np.arange(ROUNDS + 1) + shift
             axis.plot(np.repeat(at[:, None], values.shape[1], 1), values, ".", color=colours[way], alpha=0.35)
             axis.plot(at, values.mean(1), "-o", color=colours[way], label=words[way])
-        axis.set(xlabel=f"rounds of {CORRECTED} corrected patients", ylabel=f"{title}, patients never seen",
-                 xticks=range(ROUNDS + 1))  # fmt: skip
+        axis.set(xlabel=f"rounds of {CORRECTED} corrected patients", ylabel=f"{MEASURES[measure]}, patients never seen",
+                 xticks=range(ROUNDS + 1), ylim=(0, 1))  # fmt: skip
         axis.legend(title="corrected", fontsize="small", title_fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
