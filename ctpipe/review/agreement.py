@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Labels of the agreement layer.
 SAME, FIRST_ONLY, SECOND_ONLY, OTHER_CLASS = 1, 2, 3, 4
+_PLANES = 16  # compared at once
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def agreement_layer(first: Labels, second: Labels) -> tuple[list[da.Array], dict
         "metadata": {"ctpipe": {"series": first.series_id, "agreement": [first.name, second.name]}},
         **placement(first.grid),
     }
-    return [da.map_blocks(compare, a, b, dtype=np.uint8) for a, b in pairs], options
+    blocks = ([da.from_array(level, chunks=(_PLANES, -1, -1)) for level in pair] for pair in pairs)
+    return [da.map_blocks(compare, a, b, dtype=np.uint8) for a, b in blocks], options
 
 
 def compared(a: NDArray, b: NDArray) -> NDArray[np.uint8]:

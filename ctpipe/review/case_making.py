@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctpipe.errors import StoreFaultError, UsageError
@@ -12,7 +10,7 @@ from ctpipe.review.case_scores import ScoreBook, mean_of
 from ctpipe.review.case_status import Status, read_status
 from ctpipe.review.cases import Case
 from ctpipe.review.layers import age_rank, preferred_of
-from ctpipe.review.working_copy import FOLDER, copies_of
+from ctpipe.review.working_copy import copies_of
 from ctpipe.words import LabelKind
 
 if TYPE_CHECKING:
@@ -22,9 +20,9 @@ if TYPE_CHECKING:
 class CaseMaker:
     """Rows as `reviewer` may see them. blinded: no truth, no Dice, nothing of other reviewers."""
 
-    def __init__(self, root: Path, reviewer: str, blinded: bool) -> None:
-        self.root, self.reviewer, self.blinded = root, reviewer, blinded
-        self._uncertainty = uncertainty_in(root)
+    def __init__(self, store: Store, reviewer: str, blinded: bool) -> None:
+        self.root, self.reviewer, self.blinded = store.root, reviewer, blinded
+        self._uncertainty = store.uncertainty()
 
     def case(self, series: Series) -> Case:
         """The row of a volume; figures that nobody computed yet are None. Raises StoreFaultError for a rotten one."""
@@ -81,18 +79,6 @@ class CaseMaker:
     def _own_or_run(self, group: Labels) -> bool:
         own = group.kind is LabelKind.REVIEW and group.provenance.get("reviewer") == self.reviewer
         return own or group.kind is LabelKind.PREDICTION
-
-
-def uncertainty_in(root: Path) -> dict[str, float]:
-    """{series: how unsure a model is of it} of the model that was asked last; empty where none was."""
-    found: list[dict[str, Any]] = []
-    for path in (root / FOLDER).glob("uncertainty-*.json"):
-        try:
-            found.append(json.loads(path.read_text()))
-        except (OSError, ValueError):  # it decides nothing but an order
-            continue
-    newest = max(found, key=lambda one: str(one.get("noted")), default={})
-    return {str(series): float(value) for series, value in newest.get("series", {}).items()}
 
 
 def all_cases(store: Store, maker: CaseMaker) -> tuple[dict[str, Case], list[str]]:

@@ -28,7 +28,7 @@ def list_cases(
     Raises NotThereError where there is no store, UsageError for a class that no labels hold.
     """
     opened = open_store(store)
-    maker = CaseMaker(opened.root, reviewer, blinded)
+    maker = CaseMaker(opened, reviewer, blinded)
     rows, notes = all_cases(opened, maker)
     for number, series in enumerate(rows, start=1):
         try:

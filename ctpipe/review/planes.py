@@ -22,7 +22,6 @@ from napari.layers import Layer
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from ctpipe.review.mirror import Mirror
 from ctpipe.review.orientation import Pane, panes_of
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ class LinkedPlanes:
         self.grid: Grid | None = None
         self.large = 0  # which of axial, coronal, sagittal the viewer shows
         self._twins: dict[Layer, tuple[Layer, ...]] = {}
-        self._mirrors: dict[Layer, Mirror] = {}
         self._busy = False
         viewer.layers.events.inserted.connect(lambda event: self._added(event.value))
         viewer.layers.events.removed.connect(lambda event=None: self._removed())
@@ -127,10 +125,8 @@ class LinkedPlanes:
             viewer.dims.thickness = tuple(2 * beside * spacing)
         return {pane.name: int(2 * beside[pane.order[0]] + 1) for pane in self.panes.values()}
 
-    def labels_changed(self, layer: Layer, box: tuple[slice, ...] | None = None) -> None:
-        """Show in the sides what was painted into a layer's array; box: the voxels changed, None: unknown."""
-        if layer in self._mirrors:
-            self._mirrors[layer].renew(box)
+    def labels_changed(self, layer: Layer) -> None:
+        """Show in the sides what was painted into a layer's array."""
         for twin in self._twins.get(layer, ()):
             twin.refresh(extent=False)
 
@@ -221,9 +217,7 @@ class LinkedPlanes:
             return
         data, state, kind = layer.as_layer_data_tuple()
         if kind == "labels" and not layer.multiscale:
-            self._mirrors[layer] = mirror = Mirror(data)
-            data = mirror
-            layer.events.labels_update.connect(lambda event=None: self._painted(layer))
+            layer.events.labels_update.connect(lambda event=None: self.labels_changed(layer))
         twins = []
         for side in self.sides:
             twin = Layer.create(data, dict(state), kind)
@@ -238,23 +232,11 @@ class LinkedPlanes:
             self._follow()
 
     def _new_data(self, layer: Layer) -> None:
-        if layer in self._mirrors:
-            self._mirrors[layer].replace(layer.data)
         for twin in self._twins.get(layer, ()):
-            twin.data = self._mirrors.get(layer, layer.data)
-
-    def _painted(self, layer: Layer) -> None:
-        """A brush of napari painted: the shown plane changed; one of three dimensions may have gone beyond it."""
-        axis = self.panes[self.viewer].order[0] if self.panes else 0
-        box = [slice(None)] * 3
-        if layer.n_edit_dimensions == 2:
-            at = self.voxel[axis]
-            box[axis] = slice(at, at + 1)
-        self.labels_changed(layer, tuple(box))
+            twin.data = layer.data
 
     def _removed(self) -> None:
         for layer in [layer for layer in self._twins if layer not in self.viewer.layers]:
-            self._mirrors.pop(layer, None)
             for side, twin in zip(self.sides, self._twins.pop(layer), strict=True):
                 if twin in side.layers:
                     side.layers.remove(twin)

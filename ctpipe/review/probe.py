@@ -33,8 +33,10 @@ class Probe:
         lps = tuple(float(mm) for mm in series.grid.to_lps(voxel))
         found = {}
         for layer in session.viewer.layers:
-            if layer._type_string == "labels" and layer.visible and layer.ndim == 3:
-                label = int(np.asarray((layer.data[0] if layer.multiscale else layer.data)[voxel]))
+            data = layer.data[0] if layer.multiscale else layer.data
+            # a proposal covers a part of the grid
+            if layer._type_string == "labels" and layer.visible and data.shape == tuple(series.grid.shape):
+                label = int(np.asarray(data[voxel]))
                 if label:
                     found[layer.name] = _class_name(layer, label)
         return cls(voxel, lps, hu, found)  # type: ignore[arg-type]

@@ -37,6 +37,8 @@ class Room:
         self.lesions = LesionList(session, self.reading.go_to, self.editing)
         self.comparison = Comparison(session, self.reading.go_to, self.editing)
         self.keys = KeyMap(session, self.commands())
+        self.editing.edited.connect(self._edited)
+        self.worklist.opened.connect(lambda _: self.keys.read())  # a copy that is taken up is there to be read first
         for told in (self.keys.told, self.editing.told):
             told.connect(self._tell)
 
@@ -44,6 +46,12 @@ class Room:
         """What all parts offer by key."""
         parts = (self.worklist, self.reading, self.editing, self.lesions, self.comparison, self.proposal)
         return [command for part in parts for command in part.commands()]
+
+    def _edited(self, _box: tuple[slice, ...]) -> None:
+        """What was painted is seen in the other planes."""
+        layer = self.session.layer
+        if layer is not None:
+            self.reading.planes.labels_changed(layer)
 
     def _tell(self, line: str) -> None:
         self.session.viewer.status = line

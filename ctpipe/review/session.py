@@ -105,7 +105,8 @@ class ReviewSession:
         parent = None if labels is None else self._labels(labels)
         root = open_store(self.store.root, "a").root  # tells at once whether this user may write here
         self.close()
-        return self._paint_on(open_copy(root, self._series(), parent, classes=classes, reviewer=self.reviewer), parent)
+        ahead = None if parent is None else self.cache.of(parent)
+        return self._paint_on(open_copy(root, self._series(), ahead, classes=classes, reviewer=self.reviewer), parent)
 
     def edit_preferred(self) -> WorkingCopy:
         """Go on with the working copy that was used last, else begin one of the preferred labels, else an empty one."""

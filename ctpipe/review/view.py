@@ -132,6 +132,7 @@ def open_room(viewer: napari.Viewer, store: str | Path) -> Room:
     from ctpipe.review.settings import load_settings
 
     wished = load_settings()
+    viewer = getattr(viewer, "__wrapped__", viewer)  # napari hides its canvas from plugins
     room = Room(viewer, store, wished.reviewer, blinded=wished.blinded)
     room.worklist.arrange(wished.sort)
     viewer.status = room.worklist.open()
@@ -201,7 +202,6 @@ def settle(rounds: int = _ROUNDS) -> None:
 
 def require_viewer() -> None:
     """Say plainly what is missing for a window to open; Qt itself would end the process."""
-    _hold_none()
     if importlib.util.find_spec("napari") is None or importlib.util.find_spec("qtpy") is None:
         raise UsageError("the viewer napari is not installed", "pip install 'ctpipe[review]'")
     if sys.platform != "linux" or os.environ.get("QT_QPA_PLATFORM") or os.environ.get("WAYLAND_DISPLAY"):
@@ -214,18 +214,6 @@ def require_viewer() -> None:
         )
     if not _answers(display):
         raise UsageError(f"the display {display} does not answer", "set DISPLAY to a running X server")
-
-
-def _hold_none() -> None:
-    """Keep None alive under PySide6 6.12, whose calls give it back without taking a reference (measured: -1 a call).
-
-    From Python 3.12 on None is immortal. Before, its count falls with every event, by thousands with every case that is
-    shown, and at 0 the interpreter ends the process ("none_dealloc"): strokes in hand would be lost.
-    """
-    if sys.version_info < (3, 12):
-        import ctypes
-
-        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40  # more calls than any session makes
 
 
 def _answers(display: str) -> bool:

@@ -57,7 +57,7 @@ class Worklist:
     # ------------------------------------------------------------------------------------------ rows
     def refresh(self) -> None:
         """Look into the store again, and arrange."""
-        self._maker = CaseMaker(self.session.store.root, self.session.reviewer, self.blinded)
+        self._maker = CaseMaker(self.session.store, self.session.reviewer, self.blinded)
         self._rows, self.notes = all_cases(self.session.store, self._maker)
         self.arrange()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from psygnal import Signal
 from review_store import CLASSES, SERIES, commit, grid_of, write_volume
 
+from ctpipe.review.editing import Editing
 from ctpipe.store import LabelsMeta, open_store
 from ctpipe.words import LabelKind
 
@@ -14,19 +14,16 @@ SPACING = (2.0, 0.8, 1.0)
 OTHER_RUN = "02bd11000000000"
 
 
-class Applies:
-    """Editing as lesions need it, without a journal."""
-
-    edited = Signal(tuple)
+class Applies(Editing):
+    """Editing that keeps a list of what was done."""
 
     def __init__(self, session) -> None:
-        self.session = session
+        super().__init__(session)
         self.actions: list[tuple[str, dict]] = []
 
     def apply(self, kind, box, new, **facts) -> None:
         self.actions.append((kind, facts))
-        self.session.copy.array[box] = new
-        self.edited.emit(box)
+        super().apply(kind, box, new, **facts)
 
 
 def ball(labels, centre, radius, label=2) -> None:

@@ -12,7 +12,6 @@ from review_store import FakeVolume, grid_of
 
 from ctpipe.review import lazy
 from ctpipe.review.lazy import LazyLevel
-from ctpipe.review.mirror import Mirror
 from ctpipe.words import ZYX
 
 SHAPE = (40, 160, 144)
@@ -85,37 +84,3 @@ def test_memory_is_bounded_whatever_the_length_of_the_series(monkeypatch):
     assert np.asarray(level[3999]).all()
     assert cache.residency.bytes <= budget
     assert cache.residency.dropped > 0
-
-
-class Planes:
-    """A working copy that counts how many planes were read."""
-
-    shape, dtype, ndim = SHAPE, np.dtype("uint8"), 3
-
-    def __init__(self) -> None:
-        self.voxels = (VOXELS % 5).astype(np.uint8)
-        self.read = 0
-
-    def __getitem__(self, key):
-        cut = self.voxels[key]
-        self.read += len(cut) if cut.ndim == 3 else 1
-        return cut
-
-
-def test_the_side_planes_read_a_working_copy_once_and_then_what_was_painted():
-    source = Planes()
-    mirror = Mirror(source)
-    assert np.array_equal(mirror[7], source.voxels[7])
-    assert source.read == 1, "the plane that is painted on is read as it lies"
-    assert np.array_equal(mirror[:, 8], source.voxels[:, 8])
-    assert np.array_equal(np.asarray(mirror[:, :, 9]), source.voxels[:, :, 9])
-    assert source.read == 1 + 40
-    source.voxels[12, 20:30, 40:50] = 9
-    mirror.renew((slice(12, 13), slice(20, 30), slice(40, 50)))
-    assert source.read == 1 + 40 + 1
-    assert np.array_equal(mirror[:, 25], source.voxels[:, 25])
-    array = source.voxels.copy()
-    assert Mirror(array)[:] is not None
-    shared = Mirror(array)
-    array[:] = 3
-    assert (shared[:, 4] == 3).all(), "an array in memory is not copied"

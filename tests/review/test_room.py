@@ -65,8 +65,8 @@ def test_a_corrected_case_is_accepted_with_two(room, cases_path):
     room.session.edit(SECOND)
     room.session.layer.paint((12, 80, 70), 2)
     press = Presses(room.session.viewer)
-    press("A")
-    assert read_status(cases_path, A).newest() is None, "while one edits, the keys of reading do nothing"
+    with pytest.raises(AssertionError, match="A is not bound"):  # while one edits, the keys of reading do nothing
+        press("A")
     press("Escape")
     press("A")
     assert read_status(cases_path, A).newest().status is Status.CORRECTED
@@ -245,12 +245,6 @@ def test_a_proposal_is_asked_for_by_key_and_comes_beside_the_viewer(window, case
     assert "proposal" not in viewer.layers
     assert widget.pieces.count() == 0
     assert not any(name.startswith("review") for name in open_store(cases_path)[A].labels)
-
-
-@pytest.mark.display
-def test_no_number_of_cases_uses_up_none(display):
-    """PySide6 6.12 takes a reference of None with every call; before Python 3.12 the process ends at 0."""
-    assert sys.getrefcount(None) > 1 << 30
 
 
 @pytest.mark.display

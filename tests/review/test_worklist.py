@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from napari.components import ViewerModel
@@ -142,10 +140,8 @@ def test_orders_put_the_telling_case_first(worklist, cases_path):
 
 
 def test_the_least_certain_case_comes_first_without_a_model(make, cases_path):
-    (cases_path / "reviews").mkdir()
-    for model, noted, series in (("m1", "2026-01-01", {A: 0.9}), ("m2", "2026-02-01", {C: 0.4, B: 0.1})):
-        document = {"model": model, "noted": noted, "series": series}
-        (cases_path / "reviews" / f"uncertainty-{model}.json").write_text(json.dumps(document))
+    for model, series in (("m1", {A: 0.9}), ("m2", {C: 0.4, B: 0.1})):
+        open_store(cases_path, "a").note_uncertainty(model, series)
     worklist = make()
     assert order_of(worklist) == [C, B, A, D]
     assert [worklist[series].uncertainty for series in (A, B, C)] == [None, 0.1, 0.4], "of the newest model"
