@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ import numpy as np
 import pydicom
 import pytest
 from builders import ct_series, hu_block, setter
+from prefect.logging import disable_run_logger
+from segmenters_made import segmenter
 
+import flows.export
+import flows.infer
+import flows.ingest
 from ctpipe.cli import main
 from ctpipe.dicom import send
 from ctpipe.errors import InputError, UsageError
@@ -90,6 +96,73 @@ def test_the_documented_lines_bring_a_segmentation_into_its_study(orthanc, study
     assert len(orthanc.call("/studies")) == len(orthanc.call("/patients")) == 1
 
 
+def corrected(store: Path, run: str) -> tuple[str, np.ndarray]:
+    """(name, labels) of a review of a run: a person paints in the review room and accepts the case."""
+    from napari.components import ViewerModel
+
+    from ctpipe.review.room import Room
+
+    room = Room(ViewerModel(), store, "reader-1")
+    room.worklist.open()
+    room.session.edit(run)
+    room.session.layer.brush_size = 3
+    room.session.layer.paint((4, 6, 8), 1)
+    room.session.layer.paint((4, 2, 3), 2)
+    labels = np.array(room.session.layer.data)
+    told = room.worklist.accept()
+    room.close()
+    (series,) = open_store(store).values()
+    assert told.startswith(f"{series.id[:8]} corrected")
+    return series.labels["review"].name, labels
+
+
+@pytest.mark.parametrize("by", ["lines", "flows"])
+def test_a_study_is_pulled_predicted_reviewed_and_its_review_pushed(orthanc, study, tmp_path, plain_flows, by):
+    """The whole way: the SEG that comes back out of the PACS has the voxels that the reviewer left."""
+    model, store, out = tmp_path / "M", tmp_path / "S", tmp_path / "out"
+    segmenter((4, 8, 8), step=1.0, windows="nnunet").save(model)
+    source = f"dicomweb+{orthanc.web}/studies/{study}"
+    if by == "lines":
+        assert main(["ingest", source, "--store", str(store)]) == 0
+        assert main(["infer", str(store), "--model", str(model)]) == 0
+    else:
+        assert flows.ingest.ingest.fn(source, str(store)).name == "Completed"
+        assert flows.infer.infer.fn(str(store), str(model)).name == "Completed"
+    (series,) = open_store(store).values()
+    ((run, group),) = series.labels.items()
+    review, labels = corrected(store, run)
+    assert np.array_equal(series.labels[run].read_planes(0, SHAPE[0]), group.read_planes(0, SHAPE[0]))
+    assert not np.array_equal(labels, group.read_planes(0, SHAPE[0]))
+    if by == "lines":
+        line = ["export", str(store), series.id, "--labels", review, "--to", "seg", "--out", str(out / "seg.dcm")]
+        assert main([*line, "--source", source]) == 0
+        assert main(["send", str(out), "--to", orthanc.pacs, "--yes"]) == 0
+    else:
+        state = flows.export.export.fn(str(store), review, str(out), source=source, send_to=orthanc.pacs,
+                                       really_send=True)  # fmt: skip
+        assert (state.name, state.message) == ("Completed", "1 exported, 1 file sent")
+    assert len(out_of(orthanc, study, "SEG")) == 1
+    back = tmp_path / "back"
+    assert main(["ingest", source, "--store", str(back), "--labels", f"{source}?Modality=SEG",
+                 "--classes", "liver=1,lesion=2"]) == 0  # fmt: skip
+    (volume,) = open_store(back).values()
+    assert np.array_equal(volume.labels["truth"].read_planes(0, SHAPE[0]), labels)
+
+
+@pytest.fixture
+def plain_flows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Flows run as functions: without a server there are no artifacts and no tasks."""
+    import flows.stage
+
+    for module in (flows.ingest, flows.infer, flows.export, flows.stage):
+        for face in [name for name in vars(module) if name.endswith("_artifact")]:
+            monkeypatch.setattr(module, face, lambda *_, **__: "id")
+        for stage in [name for name in vars(module) if name.endswith("_stage") and hasattr(vars(module)[name], "fn")]:
+            monkeypatch.setattr(module, stage, getattr(module, stage).fn)
+    with disable_run_logger():
+        yield
+
+
 @pytest.mark.parametrize("way", ["C-STORE", "STOW"])
 def test_a_label_map_is_stored_or_its_refusal_is_told(orthanc, study, tmp_path, way):
     """Orthanc 1.10 is older than the class (2024): it takes what it does not know by STOW, not by C-STORE."""
@@ -130,9 +203,6 @@ def test_files_that_are_no_dicom_stop_the_call_before_anything_is_sent(orthanc, 
 
 
 def test_the_flow_exports_and_sends(orthanc, study, tmp_path, monkeypatch):
-    from prefect.logging import disable_run_logger
-
-    import flows.export
     import flows.stage
 
     store, source = tmp_path / "S", f"dicomweb+{orthanc.web}/studies/{study}"
