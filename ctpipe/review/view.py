@@ -155,7 +155,7 @@ def dock_room(viewer: napari.Viewer, room: Room) -> None:
     widgets = {
         "Surfaces": SurfaceWidget(room.reading),
         "Review": ReviewWidget(viewer, room.session),
-        "Correct": EditingWidget(room.editing),
+        "Correcting": EditingWidget(room.editing),
         "Predict here": ProposalWidget(room.proposal),
         "Comparison": ComparisonWidget(room.comparison),
         "Lesions": LesionListWidget(room.lesions),
