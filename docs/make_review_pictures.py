@@ -12,18 +12,18 @@ from pathlib import Path
 
 from ctpipe.review import open_review
 from ctpipe.review.case_status import Decision, Status, add_status
+from ctpipe.review.lesions_widget import LesionListWidget
 from ctpipe.review.listing import list_cases
 from ctpipe.review.proposal_widget import ProposalWidget
 from ctpipe.review.view import settle
 from ctpipe.review.worklist_widget import WorklistWidget
-from ctpipe.store import open_store
 
 PICTURES = Path(__file__).parent / "pictures"
 WINDOW = 1380, 860  # pixels
 
 
 def main(demo: Path) -> None:
-    """The worklist, and a proposal in a region."""
+    """The worklist, the list of lesions, a proposal in a region."""
     store = Path(json.loads((demo / "demo.json").read_text("utf-8"))["store"])
     cases, _ = list_cases(store, "reader-1")
     decided = [case for case in cases if not case.runs]
@@ -37,6 +37,16 @@ def main(demo: Path) -> None:
     viewer.reset_view()
     settle()
     viewer.screenshot(path=str(PICTURES / "review-worklist.png"), canvas_only=False, flash=False)
+
+    lesions = window.findChild(LesionListWidget)
+    viewer.window.dock_widgets["Lesions"].parent().raise_()
+    end = time.monotonic() + 300
+    while not lesions.part.ready and time.monotonic() < end:
+        settle(2)
+    listed = sorted(lesions.part.rows(), key=lambda one: one.label)
+    lesions.do(lambda: lesions.part.choose(listed[-1]))
+    settle(20)
+    viewer.screenshot(path=str(PICTURES / "review-lesions.png"), canvas_only=False, flash=False)
 
     widget = window.findChild(ProposalWidget)
     viewer.window.dock_widgets["Predict here"].parent().raise_()
@@ -58,6 +68,7 @@ def main(demo: Path) -> None:
         settle(2)
     settle()
     viewer.screenshot(path=str(PICTURES / "review-proposal.png"), canvas_only=False, flash=False)
+
     viewer.close()
 
 
