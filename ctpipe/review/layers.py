@@ -11,6 +11,7 @@ therefore shown stretched by less than one of its own voxels; level 0, which is 
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ctpipe.words import LABEL_COLOURS, LabelKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from ctpipe.store import Labels, Series
     from ctpipe.volume import Grid
@@ -117,9 +119,23 @@ def preferred_labels(series: Series) -> Labels | None:
 
 
 def preferred_of(groups: Iterable[Labels]) -> Labels | None:
-    """The newest review among `groups`, else the newest prediction, else the truth."""
+    """The newest review among `groups`, else the newest prediction (a whole one before a first half), else truth."""
     rank = {LabelKind.REVIEW: 2, LabelKind.PREDICTION: 1, LabelKind.TRUTH: 0}
-    return max(groups, key=lambda g: (rank[g.kind], age_rank(g)), default=None)
+    listed = list(groups)
+    halves = _first_halves(listed[0].path.parents[2]) if listed else set()
+    return max(listed, default=None,
+               key=lambda g: (rank[g.kind], g.provenance.get("model") not in halves, age_rank(g)))  # fmt: skip
+
+
+def _first_halves(root: Path) -> set[str]:
+    """Digests of the models of a store that run before another one: what they find is not meant to be looked at."""
+    found = set()
+    for path in (root / "models").glob("*/model.json"):
+        try:
+            found.add(json.loads(path.read_text()).get("before"))
+        except (OSError, ValueError):  # it decides nothing but what is shown first
+            continue
+    return found - {None}
 
 
 def age_rank(labels: Labels) -> tuple[int, str]:

@@ -123,6 +123,23 @@ def test_the_preferred_labels_are_shown_and_lie_on_top(store_path):
     ]
 
 
+def test_the_first_half_of_a_model_is_not_what_a_reader_sees_first(store_path):
+    """Asking a model about a region leaves the run of the model before it in the store, newer than all others."""
+    from review_store import commit, grid_of
+
+    from ctpipe.review.layers import preferred_labels
+    from ctpipe.store import LabelsMeta
+    from ctpipe.words import LabelKind
+
+    store = open_store(store_path, "a")
+    meta = LabelsMeta("5ea1" * 4, LabelKind.PREDICTION, grid_of(), {1: "liver"}, "uint8", {"model": "half"})
+    commit(store, store.labels_writer(SERIES, meta), np.minimum(phantom()[1], 1))
+    assert preferred_labels(store[SERIES]).name == "5ea1" * 4
+    (store_path / "models" / "whole").mkdir(parents=True)
+    (store_path / "models" / "whole" / "model.json").write_text('{"before": "half"}')
+    assert preferred_labels(store[SERIES]).name == RUN
+
+
 def test_a_window_of_width_zero_never_reaches_the_viewer(tmp_path):
     root = tmp_path / "narrow"
     write_volume(open_store(root, "a"), SERIES, voi=(40.0, 0.0))
