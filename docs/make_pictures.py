@@ -60,7 +60,6 @@ def main(demo: Path, *stores: Path) -> None:
     made = json.loads((demo / "demo.json").read_text("utf-8"))
     PICTURES.mkdir(exist_ok=True)
     shutil.copyfile(made["png"], PICTURES / "demo.png")
-    of_the_newest_run(Path(made["store"]), "review.png")
     for store in stores:
         of_the_newest_run(store, "review-sts.png")
         of_reading(store, "review-planes.png")
