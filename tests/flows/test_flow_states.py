@@ -93,11 +93,11 @@ def test_ingest_hands_its_parameters_to_the_pipeline(artifacts, pipeline):
 def test_infer_hands_its_parameters_to_the_pipeline(artifacts, pipeline):
     calls = []
     pipeline.infer = lambda *args, **kwargs: calls.append((args, kwargs)) or Report({"runs": [], "failed": {}})
-    infer.fn("/store", "/model", ["ab12"], "required")
+    infer.fn("/store", "/model", ["ab12"], "required", "cuda")
     ((args, kwargs),) = calls
     assert args == ("/store", "/model", ["ab12"])
     assert kwargs.pop("progress")
-    assert kwargs == {"exact": "required", "uncertainty": False}
+    assert kwargs == {"exact": "required", "device": "cuda", "uncertainty": False}
 
 
 def test_train_shows_scores_patients_and_the_picture_of_the_curve(artifacts, pipeline, tmp_path):

@@ -131,16 +131,16 @@ def test_nan_or_infinity_in_weights_and_logits_stops_the_volume_and_names_the_la
 def _short_of_memory(monkeypatch: pytest.MonkeyPatch, windows: int) -> list[int]:
     """More than so many windows at a time find no memory on the last slab. Gives the sizes that slabs ran with."""
     seen: list[int] = []
-    kept = classifying._slab_labels
+    kept = classifying._scored
 
-    def slab_labels(model: Model, series, task):
+    def scored(model: Model, series, task):
         seen.append(model.sizes.micro_batch)
         if task.slab.index == 2 and model.sizes.micro_batch > windows:
             with memory_errors():
                 torch.empty(1 << 50)
         return kept(model, series, task)
 
-    monkeypatch.setattr(classifying, "_slab_labels", slab_labels)
+    monkeypatch.setattr(classifying, "_scored", scored)
     return seen
 
 
