@@ -195,7 +195,8 @@ ctpipe infer S --model MODEL --plan                       what it would cost, an
 ctpipe infer S --model MODEL --uncertainty                and how unsure the model is of each volume
 """)  # fmt: skip
     _store(verb)
-    verb.add_argument("--model", required=True, metavar="MODEL", help="folder made by ctpipe train")
+    verb.add_argument("--model", required=True, metavar="MODEL",
+                      help="folder made by ctpipe train or ctpipe models import")
     verb.add_argument("--series", nargs="+", metavar="ID", help="only these volumes")
     verb.add_argument("--device", choices=["cpu", "cuda"], default="cpu",
                       help="what forward passes run on, part of the run key (default: cpu)")

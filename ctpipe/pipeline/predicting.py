@@ -9,8 +9,9 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, TypeVar, overload
 
 from distributed import Client
 
@@ -29,6 +30,8 @@ from ctpipe.predict import notes, require_exact
 from ctpipe.store import Store
 from ctpipe.volume import slabs_of
 from ctpipe.words import Device, Exact, Progress
+
+Word = TypeVar("Word", bound=StrEnum)
 
 
 @overload
@@ -81,7 +84,7 @@ def infer(
     each volume (mean entropy of what it labels, 0 to 1), from the same pass; where a run lies there already, its scores
     are found again. plan: do nothing, tell what it would cost and whether it fits.
     """
-    wished, on = _exact(exact), _device(device)
+    wished, on = _word(Exact, "exact", exact), _word(Device, "device", device)
     target = store if isinstance(store, Store) else store_for_writing(store)
     loaded = model if isinstance(model, Model | Segmenter) else load_model(model)
     told = _told(loaded, wished)
@@ -174,18 +177,11 @@ def _workers_for(
     return client_for(n_tasks, client, cores_a_task=threads)
 
 
-def _device(word: Device | str) -> Device:
+def _word(kind: type[Word], name: str, word: Word | str) -> Word:
     try:
-        return Device(word)
+        return kind(word)
     except ValueError as error:
-        raise UsageError(f"device {word!r} is unknown", f"choose one of: {', '.join(Device)}") from error
-
-
-def _exact(word: Exact | str) -> Exact:
-    try:
-        return Exact(word)
-    except ValueError as error:
-        raise UsageError(f"exact {word!r} is unknown", f"choose one of: {', '.join(Exact)}") from error
+        raise UsageError(f"{name} {word!r} is unknown", f"choose one of: {', '.join(kind)}") from error
 
 
 def _depth(model: Model | Segmenter) -> int:
