@@ -11,6 +11,7 @@ in stored order, so that planes and slabs are the store's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Literal, cast
@@ -38,6 +39,17 @@ class Window:
 
     start: ZYX
     place: ZYX
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What windows to come leave alone, on the network grid: planes below `plane`, and rows below `row` of those
+    below `row_plane`.
+    """
+
+    plane: int
+    row: int
+    row_plane: int
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,13 @@ class SegmentPlan:
               if z - self.below.z < stop and z - self.below.z + self.patch.z > first]
         rows, columns = enumerate(self.starts[1]), list(enumerate(self.starts[2]))
         return [Window(ZYX(z, y, x), ZYX(i, j, k)) for (i, z), (j, y), (k, x) in product(zs, list(rows), columns)]
+
+    def frontiers(self, windows: Sequence[Window]) -> list[Frontier]:
+        """What is left alone by each of `windows` (ordered as `windows` orders them) and all behind it."""
+        zs = sorted({window.start.z for window in windows})
+        behind = dict(zip(zs, [*zs[1:], self.padded.z], strict=True))
+        return [Frontier(window.start.z - self.below.z, window.start.y - self.below.y,
+                         behind[window.start.z] - self.below.z) for window in windows]  # fmt: skip
 
     def planes_for(self, first: int, stop: int) -> tuple[int, int]:
         """Network planes (first, stop) whose scores decide box planes first..stop-1."""

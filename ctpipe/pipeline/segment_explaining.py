@@ -14,7 +14,7 @@ from ctpipe.models.shares import WindowShares
 from ctpipe.pipeline.explanations import Explanation, WindowScores, sop_instance
 from ctpipe.pipeline.keys import segment_key
 from ctpipe.pipeline.loaded import segmenter_of
-from ctpipe.predict import Facts, block_planes, merge_facts, needs_facts, score_windows, slab_facts
+from ctpipe.predict import Facts, merge_facts, needs_facts, score_windows, slab_facts
 from ctpipe.reduce import ScoreBand
 from ctpipe.store import Labels, Series
 from ctpipe.volume import slabs_of
@@ -64,7 +64,7 @@ def _windows(series: Series, model: Segmenter, plan: SegmentPlan, facts: Facts |
         corner = _corner(window, plan)
         return all(c < stop and c + p > first for c, p, (first, stop) in zip(corner, plan.patch, reach, strict=True))
 
-    band = ScoreBand(spec, plan, at.z, at.z + 1, block_planes(plan, spec.micro_batch))
+    band = ScoreBand(spec, plan, at.z, at.z + 1)
     shares = WindowShares(spec, plan)
     told, label = [], None
     for scored in score_windows(model, plan, series, facts, *reach[0], touches):
@@ -75,8 +75,8 @@ def _windows(series: Series, model: Segmenter, plan: SegmentPlan, facts: Facts |
             z, y, x = offset
             share = float(shares.block(scored.window)[z, y, x])
             told.append(_told(model, plan, corner, share, scored.scores[:, z, y, x]))
-    for _, plane in band.finish(reach[0][1]):
-        label = int(plane[at.y, at.x])
+    for decided in band.finish():
+        label = int(decided.labels[at.y, at.x])
     assert label is not None  # all windows of its plane's voxels were added
     return label, tuple(told)
 

@@ -17,6 +17,7 @@ from ctpipe.pipeline.keys import segment_key
 from ctpipe.pipeline.plans import BASE_BYTES, COMPRESSED, InferPlan, PassPlan, SeriesPlan, refusal
 from ctpipe.pipeline.segmenting import labels_meta, missing_slabs, spans_for, spans_of
 from ctpipe.predict import block_planes, needs_facts
+from ctpipe.reduce import band_rows
 from ctpipe.store import Series, Store
 from ctpipe.volume import Slab
 from ctpipe.words import Device
@@ -95,7 +96,7 @@ def _peak_bytes(model: Segmenter, plan: SegmentPlan, slab: int) -> int:
     """Upper estimate of a worker's memory while it streams: band, planes, scores of two windows, a forward pass."""
     spec = model.spec
     planes = block_planes(plan, spec.micro_batch)
-    band = 4 * (planes + 1) * spec.outputs * plan.shape.y * plan.shape.x
+    band = 4 * band_rows(plan) * spec.outputs * plan.shape.x
     buffer = 4 * (planes + 48) * plan.padded.y * plan.padded.x
     patch = int(np.prod(spec.patch)) * spec.micro_batch
     channels = max(LEAST_CHANNELS, *spec.options.get("features", [CHANNELS])[:1], spec.outputs)

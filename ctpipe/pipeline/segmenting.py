@@ -33,14 +33,13 @@ from ctpipe.predict import (
     Facts,
     PlaneSource,
     SlabFacts,
-    block_planes,
     doubts_of_scores,
     merge_facts,
     needs_facts,
     score_windows,
 )  # fmt: skip
 from ctpipe.predict import slab_facts as facts_of
-from ctpipe.reduce import ScoreBand, label_type
+from ctpipe.reduce import Decided, ScoreBand, label_type
 from ctpipe.store import GroupWriter, LabelsMeta, Series, SlabRecord, Store, open_store
 from ctpipe.volume import Slab
 from ctpipe.words import Device, LabelKind
@@ -237,7 +236,7 @@ class SlabStream:
     """Labels of neighbouring slabs of one volume, as one stream along z.
 
     windows: scored so far; clamped: whether a score was beyond SCORE_LIMIT; doubts: by slab, with `doubt`. Memory: a
-    band of scores as deep as a window, whatever the number of slabs.
+    ScoreBand, and labels of the slabs that it reaches, whatever the number of slabs.
     """
 
     def __init__(self, model: Segmenter, plan: SegmentPlan, source: PlaneSource, facts: Facts | None, *,
@@ -253,35 +252,48 @@ class SlabStream:
         """
         (z0, z1), (y0, y1), (x0, x1) = self.plan.box
         first, stop = max(z0, slabs[0].start) - z0, min(z1, slabs[-1].stop) - z0
-        planes = self._planes(first, stop) if first < stop else iter(())
+        parts = self._parts(first, stop) if first < stop else iter(())
+        begun: dict[int, NDArray[Any]] = {}  # slabs of which some rows came, by number
+        slab_of = {z: slab for slab in slabs for z in range(slab.start, slab.stop)}
+
+        def labels_of(slab: Slab) -> NDArray[Any]:
+            if slab.index not in begun:
+                begun[slab.index] = np.zeros((slab.planes, *shape[1:]), label_type(self.model.spec))
+                if self.doubt:
+                    self.doubts[slab.index] = np.zeros(STEPS, np.int64)
+            return begun[slab.index]
+
+        last = first + z0 - 1  # planes up to it are whole
         for slab in slabs:
-            labels = np.zeros((slab.planes, *shape[1:]), label_type(self.model.spec))
-            if self.doubt:
-                self.doubts[slab.index] = np.zeros(STEPS, np.int64)
-            for z in range(max(slab.start, z0), min(slab.stop, z1)):
-                number, found, unsure = next(planes)
-                assert number == z - z0  # planes come in order, each once
-                labels[z - slab.start, y0:y1, x0:x1] = found
+            while last < min(slab.stop, z1) - 1:
+                decided, unsure = next(parts)
+                z = decided.plane + z0
+                labels_of(slab_of[z])[z - slab_of[z].start, y0:y1, x0:x1][decided.rows] = decided.labels
                 if unsure is not None:
-                    self.doubts[slab.index] += unsure
+                    self.doubts[slab_of[z].index] += unsure
+                if decided.rows.stop == y1 - y0:
+                    assert z == last + 1  # planes end in order, each once
+                    last = z
+            labels = labels_of(slab)
+            del begun[slab.index]
             yield slab, labels
 
-    def _planes(self, first: int, stop: int) -> Iterator[tuple[int, NDArray[Any], NDArray[np.int64] | None]]:
-        """(box plane, its labels (y, x), its doubts where they are counted) of box planes first..stop-1, ascending."""
-        spec, plan = self.model.spec, self.plan
-        low, high = plan.planes_for(first, stop)
-        band = ScoreBand(spec, plan, first, stop, block_planes(plan, spec.micro_batch))
-        for scored in score_windows(self.model, plan, self.source, self.facts, low, high):
-            yield from self._finished(band, scored.done)
+    def _parts(self, first: int, stop: int) -> Iterator[tuple[Decided, NDArray[np.int64] | None]]:
+        """(rows of box planes first..stop-1 as they are decided, their doubts where they are counted)."""
+        plan = self.plan
+        band = ScoreBand(self.model.spec, plan, first, stop)
+        for scored in score_windows(self.model, plan, self.source, self.facts, *plan.planes_for(first, stop)):
+            yield from self._doubted(band, band.finish(scored.frontier))
             band.add(scored.window, scored.scores)
             self.windows += 1
             self.clamped |= scored.clamped
-        yield from self._finished(band, high)
+        yield from self._doubted(band, band.finish())
 
-    def _finished(
-        self, band: ScoreBand, done: int
-    ) -> Iterator[tuple[int, NDArray[Any], NDArray[np.int64] | None]]:
-        for plane, labels in band.finish(done):
-            counted = self.doubt and plane % DOUBT_EVERY == 0
-            yield plane, labels, doubts_of_scores(band.scores(plane), self.model.spec) if counted else None
-
+    def _doubted(
+        self, band: ScoreBand, found: Iterator[Decided]
+    ) -> Iterator[tuple[Decided, NDArray[np.int64] | None]]:
+        for decided in found:
+            if self.doubt and decided.plane % DOUBT_EVERY == 0:
+                yield decided, doubts_of_scores(band.scores(decided.plane, decided.rows), self.model.spec)
+            else:
+                yield decided, None

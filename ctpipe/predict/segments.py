@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe.errors import RunError
-from ctpipe.models.segment_plan import SegmentPlan, Window
+from ctpipe.models.segment_plan import Frontier, SegmentPlan, Window
 from ctpipe.models.segmenter import Scored, Segmenter
 from ctpipe.predict.ahead import ahead
 from ctpipe.predict.facts import Facts
+from ctpipe.predict.freed_memory import give_back_large_arrays
 from ctpipe.predict.network_planes import NetworkPlanes, PlaneSource
 
 # Windows that begin on so many micro-batches' worth of planes form a group, so that few batches are padded.
@@ -25,14 +26,14 @@ class WindowScores:
     """Scores of one window, (heads, z, y, x) in stored order; spread: variance over folds (z, y, x), None for one.
     clamped: as Scored has it.
 
-    done: no window that follows begins before that plane of the network grid; planes below it are finished.
+    frontier: what neither this window nor one that follows touches.
     """
 
     window: Window
     scores: NDArray[np.float32]
     spread: NDArray[np.float32] | None
     clamped: bool
-    done: int
+    frontier: Frontier
 
 
 def score_windows(model: Segmenter, plan: SegmentPlan, source: PlaneSource, facts: Facts | None, first: int,
@@ -45,6 +46,7 @@ def score_windows(model: Segmenter, plan: SegmentPlan, source: PlaneSource, fact
     windows = [window for window in plan.windows(first, stop) if wanted is None or wanted(window)]
     if not windows:
         return
+    give_back_large_arrays()
     bottom = windows[0].start.z - plan.below.z
     low = max(0, bottom)
     high = min(plan.shape.z, windows[-1].start.z - plan.below.z + plan.patch.z)
@@ -62,7 +64,7 @@ def block_planes(plan: SegmentPlan, micro_batch: int) -> int:
 def _scored(
     model: Segmenter, plan: SegmentPlan, windows: list[Window], buffer: _PlaneBuffer
 ) -> Iterator[WindowScores]:
-    size = model.spec.micro_batch
+    size, frontiers = model.spec.micro_batch, iter(plan.frontiers(windows))
     for group in _groups(windows, size):
         first = group[0].start.z - plan.below.z
         buffer.move(first, group[-1].start.z - plan.below.z + plan.patch.z)
@@ -72,7 +74,7 @@ def _scored(
             for i, window in enumerate(some):
                 there = plan.frame.to_stored(found.scores[i])
                 varied = None if found.spread is None else plan.frame.to_stored(found.spread[i][None])[0]
-                yield WindowScores(window, there, varied, found.clamped, first)
+                yield WindowScores(window, there, varied, found.clamped, next(frontiers))
 
 
 def _scores(model: Segmenter, plan: SegmentPlan, windows: list[Window], batch: NDArray[np.float32]) -> Scored:

@@ -1,6 +1,8 @@
 """Reduce: scores become a label for every voxel, in whole numbers, so that no order changes bytes."""
 
-from ctpipe.reduce.band import ScoreBand, label_type
+from ctpipe.reduce.band import Decided, ScoreBand, band_rows, label_type
 from ctpipe.reduce.labels import centre_planes, deciding_centres, label_planes, refine
 
-__all__ = ["ScoreBand", "centre_planes", "deciding_centres", "label_planes", "label_type", "refine"]
+__all__ = [
+    "Decided", "ScoreBand", "band_rows", "centre_planes", "deciding_centres", "label_planes", "label_type", "refine",
+]  # fmt: skip

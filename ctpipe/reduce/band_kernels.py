@@ -1,25 +1,20 @@
-"""Compiled loops of the score band; one thread, no lock held.
-
-Rows are worked off in blocks that stay in the cache while the heads, each a plane away from the next, pass by.
-"""
+"""Compiled loops of the score band; one thread, no lock held. A band is int32 (slots, y, heads, x)."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-_ROWS = 8
-
 
 @njit(nogil=True, cache=True)
 def add_window(band, scores, weights_z, weights_y, weights_x, corner):  # type: ignore[no-untyped-def]
     """Add a window's weighted scores to the band, each product rounded to the nearest whole number.
 
-    band: int32 (slots, heads, y, x); plane z of the network grid is slot z % slots. scores: float32 (heads, z, y, x).
+    Plane z of the network grid is slot z % slots. scores: float32 (heads, z, y, x).
     weights_*: float32 along each axis; their product is a voxel's share times the scale. corner: the window's first
     voxel on the network grid; what lies outside of it is left out.
     """
-    slots, _, height, width = band.shape
+    slots, height, _, width = band.shape
     heads, depth, rows, columns = scores.shape
     y_from, y_to = max(0, -corner[1]), min(rows, height - corner[1])
     x_from, x_to = max(0, -corner[2]), min(columns, width - corner[2])
@@ -31,7 +26,7 @@ def add_window(band, scores, weights_z, weights_y, weights_x, corner):  # type: 
         for head in range(heads):
             for y in range(y_from, y_to):
                 weight = weights_z[z] * weights_y[y]
-                line = band[slot, head, corner[1] + y, corner[2] + x_from : corner[2] + x_to]
+                line = band[slot, corner[1] + y, head, corner[2] + x_from : corner[2] + x_to]
                 score = scores[head, z, y, x_from:x_to]
                 for x in range(line.size):
                     line[x] += np.int32(np.rint(score[x] * (weight * weights[x])))
@@ -40,7 +35,7 @@ def add_window(band, scores, weights_z, weights_y, weights_x, corner):  # type: 
 @njit(nogil=True, cache=True)
 def add_block(band, scores, shares, scale, corner, planes):  # type: ignore[no-untyped-def]
     """`add_window` where shares are no product along the axes: float32 (z, y, x). planes: of the network grid."""
-    slots, _, height, width = band.shape
+    slots, height, _, width = band.shape
     heads, depth, rows, columns = scores.shape
     y_from, y_to = max(0, -corner[1]), min(rows, height - corner[1])
     x_from, x_to = max(0, -corner[2]), min(columns, width - corner[2])
@@ -48,7 +43,7 @@ def add_block(band, scores, shares, scale, corner, planes):  # type: ignore[no-u
         slot = (corner[0] + z) % slots
         for head in range(heads):
             for y in range(y_from, y_to):
-                line = band[slot, head, corner[1] + y, corner[2] + x_from : corner[2] + x_to]
+                line = band[slot, corner[1] + y, head, corner[2] + x_from : corner[2] + x_to]
                 score, share = scores[head, z, y, x_from:x_to], shares[z, y, x_from:x_to]
                 for x in range(line.size):
                     line[x] += np.int32(np.rint(score[x] * (share[x] * scale)))
@@ -56,38 +51,37 @@ def add_block(band, scores, shares, scale, corner, planes):  # type: ignore[no-u
 
 @njit(nogil=True, cache=True)
 def highest(sums, out):  # type: ignore[no-untyped-def]
-    """Class of the highest sum of a plane: sums int32 (heads, y, x) -> out (y, x); the lower class of equals."""
-    heads, height, width = sums.shape
-    best, which = np.empty(_ROWS * width, np.int32), np.empty(_ROWS * width, np.int32)
-    for y in range(0, height, _ROWS):
-        n = min(_ROWS, height - y) * width
-        best[:n] = sums[0, y : y + _ROWS].reshape(-1)
-        which[:n] = 0
+    """Class of the highest sum of each voxel: sums int32 (y, heads, x) -> out (y, x); the lower class of equals."""
+    rows, heads, width = sums.shape
+    best, which = np.empty(width, np.int32), np.empty(width, np.int32)
+    for y in range(rows):
+        best[:] = sums[y, 0]
+        which[:] = 0
         for head in range(1, heads):
-            row = sums[head, y : y + _ROWS].reshape(-1)
-            for x in range(n):
+            row = sums[y, head]
+            for x in range(width):
                 which[x] = head if row[x] > best[x] else which[x]
                 best[x] = max(row[x], best[x])
-        line = out[y : y + _ROWS].reshape(-1)
-        for x in range(n):
+        line = out[y]
+        for x in range(width):
             line[x] = which[x]
 
 
 @njit(nogil=True, cache=True)
 def _mixed_row(band, slots, parts_z, head, y, part_y, out):  # type: ignore[no-untyped-def]
     """One row of a head between rows y, y + 1 of two planes, float32 on the network's x."""
-    below = min(y + 1, band.shape[2] - 1)
+    below = min(y + 1, band.shape[1] - 1)
     for x in range(out.size):
-        out[x] = part_y[0] * np.float32(band[slots[0], head, y, x])
+        out[x] = part_y[0] * np.float32(band[slots[0], y, head, x])
     if part_y[1] != 0:
         for x in range(out.size):
-            out[x] += part_y[1] * np.float32(band[slots[0], head, below, x])
+            out[x] += part_y[1] * np.float32(band[slots[0], below, head, x])
     if parts_z[1] == 0:
         return
     for x in range(out.size):
-        other = part_y[0] * np.float32(band[slots[1], head, y, x])
+        other = part_y[0] * np.float32(band[slots[1], y, head, x])
         if part_y[1] != 0:
-            other += part_y[1] * np.float32(band[slots[1], head, below, x])
+            other += part_y[1] * np.float32(band[slots[1], below, head, x])
         out[x] = parts_z[0] * out[x] + parts_z[1] * other
 
 
@@ -98,34 +92,30 @@ def resampled_highest(band, slots, parts_z, first_y, parts_y, first_x, parts_x, 
     slots, parts_z: two planes and their parts; first_*, parts_*: (n,), (n, 2). Nothing of the size heads x plane is
     made.
     """
-    heads, _, width = band.shape[1:]
+    heads, width = band.shape[2:]
     n = first_x.size
-    best, which = np.empty((_ROWS, n), np.float32), np.empty((_ROWS, n), np.int32)
+    best, which = np.empty(n, np.float32), np.empty(n, np.int32)
     row = np.empty(width + 1, np.float32)
-    for y in range(0, first_y.size, _ROWS):
-        rows = min(_ROWS, first_y.size - y)
+    for y in range(first_y.size):
         for head in range(heads):
-            for i in range(rows):
-                _mixed_row(band, slots, parts_z, head, first_y[y + i], parts_y[y + i], row[:width])
-                row[width] = row[width - 1]
-                line, label = best[i], which[i]
-                for x in range(n):
-                    value = parts_x[x, 0] * row[first_x[x]] + parts_x[x, 1] * row[first_x[x] + 1]
-                    more = head == 0 or value > line[x]
-                    label[x] = head if more else label[x]
-                    line[x] = value if more else line[x]
-        for i in range(rows):
+            _mixed_row(band, slots, parts_z, head, first_y[y], parts_y[y], row[:width])
+            row[width] = row[width - 1]
             for x in range(n):
-                out[y + i, x] = which[i, x]
+                value = parts_x[x, 0] * row[first_x[x]] + parts_x[x, 1] * row[first_x[x] + 1]
+                more = head == 0 or value > best[x]
+                which[x] = head if more else which[x]
+                best[x] = value if more else best[x]
+        for x in range(n):
+            out[y, x] = which[x]
 
 
 @njit(nogil=True, cache=True)
 def resampled_scores(band, slots, parts_z, first_y, parts_y, first_x, parts_x, out):  # type: ignore[no-untyped-def]
     """Scores of every head between the voxels of a band, out float32 (heads, y, x); see resampled_highest."""
-    heads, _, width = band.shape[1:]
+    heads, width = band.shape[2:]
     row = np.empty(width + 1, np.float32)
-    for head in range(heads):
-        for y in range(first_y.size):
+    for y in range(first_y.size):
+        for head in range(heads):
             _mixed_row(band, slots, parts_z, head, first_y[y], parts_y[y], row[:width])
             row[width] = row[width - 1]
             for x in range(first_x.size):
