@@ -18,6 +18,7 @@ from distributed import CancelledError, Client, Future
 from distributed.scheduler import KilledWorker
 
 from ctpipe.cluster.placing import Place, place_for
+from ctpipe.cluster.silence import Watch
 from ctpipe.cluster.ticks import hearing, tell_from_worker, telling
 from ctpipe.errors import CtpipeError, RunError, UsageError
 from ctpipe.words import Device
@@ -27,7 +28,7 @@ Result = TypeVar("Result")
 
 # Tasks in flight per thread: enough that no worker waits, few enough that the scheduler's graph stays small.
 IN_FLIGHT = 4
-# Where only some workers may have the tasks, it is looked so often, in seconds without news, whether one of them lives.
+# It is looked so often, in seconds without news, whether a worker lives that may have the tasks.
 LOOK_S = 5.0
 # So often in vain, and no nanny brings one back any more.
 LOOKS = 24
@@ -102,6 +103,7 @@ class Slots:
         self._news: SimpleQueue[tuple[str, int | None]] = SimpleQueue()
         self._hearing = ExitStack()
         self._looks = 0
+        self._watch = None if client is None else Watch(client)
 
     def __enter__(self) -> Self:
         if self.client is not None and self.on_slab is not None:
@@ -131,15 +133,18 @@ class Slots:
         future.add_done_callback(lambda ended: self._news.put((ended.key, None)))
 
     def next(self) -> Done:
-        """The next task that ends; there must be one in flight. RunError where the scheduler is gone."""
-        if self.client is None:
+        """The next task that ends; there must be one in flight. RunError where scheduler or all workers are gone."""
+        if self._watch is None:
             return self._run_here(*next(iter(self.pending.items())))
         while True:
             try:
-                key, slab = self._news.get(timeout=LOOK_S if self._place.workers else None)
+                key, slab = self._news.get(timeout=LOOK_S)
             except Empty:
-                self._place_again()
+                self._watch.look(len(self.pending))
+                if self._place.workers:
+                    self._place_again()
                 continue
+            self._watch.news()
             flight = self.pending.get(key)
             if flight is None:  # cancelled
                 continue
