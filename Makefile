@@ -1,5 +1,7 @@
 # Everything runs in a .venv here; each target builds what it lacks. `make demo` and `make test` are the two to know.
 PYTHON ?= python3
+# test files that run at the same time
+JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -32,10 +34,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: $(READY) display servers lint
-	sh deploy/with-display.sh $(BIN)/python -m pytest -m 'not slow'
+	sh deploy/with-display.sh $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m 'not slow'
 
 test-all: $(READY) display servers lint
-	sh deploy/with-display.sh $(BIN)/python -m pytest
+	sh deploy/with-display.sh $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
