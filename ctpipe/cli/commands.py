@@ -18,6 +18,8 @@ from ctpipe.cli.progress import progress_lines
 from ctpipe.cli.tables import print_json, print_table
 from ctpipe.errors import UsageError
 
+_NO_FILES = "ctpipe: there are no files under the given paths; cure: name the folder that holds the DICOM files"
+
 
 def check(args: argparse.Namespace) -> int:
     """Verdicts of everything under the paths."""
@@ -33,8 +35,7 @@ def check(args: argparse.Namespace) -> int:
         _print_verdicts(document["volumes"], document["summary"])
     summary = document["summary"]
     if not document["volumes"]:
-        print("ctpipe: there are no files under the given paths; cure: name the folder that holds the DICOM files",
-              file=sys.stderr)  # fmt: skip
+        print(_NO_FILES, file=sys.stderr)
     taken = summary["accept"] + summary["repair"]
     return 3 if summary["reject"] or not taken else 0
 
@@ -54,7 +55,8 @@ def ingest(args: argparse.Namespace) -> int:
         _print_verdicts(document["volumes"], document["summary"])
         _print_labels(document)
     if not report.volumes:
-        print("ctpipe: nothing was accepted; cure: see the reasons above, or ctpipe check", file=sys.stderr)
+        said = "ctpipe: nothing was accepted; cure: see the reasons above, or ctpipe check"
+        print(said if document["volumes"] else _NO_FILES, file=sys.stderr)
     return report.exit_code
 
 

@@ -52,7 +52,7 @@ def test_an_empty_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     code, _, err = run(capsys, "ingest", tmp_path / "empty", "--store", tmp_path / "S")
     assert code == 3
     assert len(fault_lines(err)) == 1
-    assert "nothing was accepted" in err
+    assert "there are no files under the given paths" in err
 
 
 def test_a_folder_with_no_ct(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
