@@ -22,6 +22,7 @@ from napari.layers import Layer
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from ctpipe.review.in_place import become
 from ctpipe.review.orientation import Pane, panes_of
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ class LinkedPlanes:
         panes = panes_of(self.grid)
         turns = [self.large, *(n for n in range(3) if n != self.large)]
         return {viewer: panes[n] for viewer, n in zip(self.viewers, turns, strict=True)}
+
+    def leave(self) -> None:
+        """The volume goes: what moves until the next one is there is no move of the crosshair."""
+        self.grid = None
 
     def show(self, grid: Grid) -> None:
         """Planes of another volume, whose layers the viewer already has; the crosshair begins in its middle."""
@@ -232,8 +237,14 @@ class LinkedPlanes:
             self._follow()
 
     def _new_data(self, layer: Layer) -> None:
+        """Other data, or another volume with a look of its own."""
         for twin in self._twins.get(layer, ()):
-            twin.data = layer.data
+            if layer._type_string == "vectors":
+                twin.data = layer.data
+            else:
+                become(twin, layer)
+            if layer._type_string == "labels":
+                twin.editable = False
 
     def _removed(self) -> None:
         for layer in [layer for layer in self._twins if layer not in self.viewer.layers]:
