@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 GAP_MM = 8.0  # left free around the point, so that what it points at is seen
 _LINKED = {
     "image": ("visible", "opacity", "colormap", "contrast_limits", "gamma", "projection_mode"),
-    "labels": ("visible", "opacity", "colormap", "contour"),
+    "labels": ("visible", "opacity", "contour"),  # not their colours: napari fails to compare two of them
     "vectors": ("visible", "opacity"),
 }
 _EDGES = {"left": "middle_left", "right": "middle_right", "top": "top_center", "bottom": "bottom_center"}
@@ -229,6 +229,7 @@ class LinkedPlanes:
             side.layers.append(twin)
             if kind == "labels":
                 twin.editable = False
+                layer.events.colormap.connect(lambda event=None, twin=twin: _same_colours(twin, layer))
             link_layers((layer, twin), _LINKED[kind])
             twins.append(twin)
         self._twins[layer] = tuple(twins)
@@ -251,6 +252,10 @@ class LinkedPlanes:
             for side, twin in zip(self.sides, self._twins.pop(layer), strict=True):
                 if twin in side.layers:
                     side.layers.remove(twin)
+
+
+def _same_colours(twin: Layer, layer: Layer) -> None:
+    twin.colormap = layer.colormap
 
 
 def _thin(viewer: ViewerModel) -> None:

@@ -26,8 +26,8 @@ def root(tmp_path_factory, _own_key):
     """A store of three cases: two alike in kind and unlike in all else, one whose labels are of two bytes."""
     root = tmp_path_factory.mktemp("in-place") / "S"
     write_volume(open_store(root, "a"), SERIES)
-    write(root, OTHER, np.uint8, {3: "spleen", 7: "cyst"})
-    write(root, WIDE, np.uint16, {3: "spleen", 700: "cyst"})
+    write(root, OTHER, np.uint8, {1: "spleen", 7: "cyst"})
+    write(root, WIDE, np.uint16, {1: "spleen", 700: "cyst"})
     return root
 
 
@@ -116,6 +116,7 @@ def meddle(session, reading) -> None:
     image.projection_mode, image.blending, image.interpolation2d = "max", "additive", "cubic"
     image.affine, image.metadata["note"] = np.diag([2.0, 1, 1, 1]), "mine"
     labels.contour, labels.opacity, labels.selected_label, labels.brush_size = 3, 1.0, 2, 33
+    labels.colormap = {1: "red", 2: "yellow", None: "red"}
     labels.features = {"index": [0, 1], "class": ["x", "y"]}
     labels.show_selected_label, labels.n_edit_dimensions, labels.preserve_labels = True, 3, True
     labels.translate, labels.visible = (5, 5, 5), False
