@@ -177,7 +177,7 @@ def ctpipe_side(args: argparse.Namespace) -> dict[str, Any]:
     from ctpipe.review.room import Room
 
     viewer, what, drawn = new_viewer()
-    room = Room(viewer, Path(args.keep) / "S")
+    room = Room(viewer, Path(args.keep) / "S", f"bench-{os.getpid()}")  # nobody with a copy under way
     room.worklist.open(SERIES[0])  # imports, compiled colours and the page cache are warm then
     drawn()
     ahead, cold = next_cases(room, drawn, read_ahead=True), next_cases(room, drawn, read_ahead=False)
@@ -237,7 +237,7 @@ def window_of_room(args: argparse.Namespace) -> dict[str, Any]:
     from ctpipe.review.view import open_review, settle
     from ctpipe.review.worklist_widget import WorklistWidget
 
-    viewer = open_review(Path(args.keep) / "S", SERIES[0], order="patient")
+    viewer = open_review(Path(args.keep) / "S", SERIES[0], order="patient", reviewer="reads-only")
     viewer.window.resize(1380, 960)
     settle()
     window = viewer.window._qt_window

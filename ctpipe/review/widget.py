@@ -66,8 +66,13 @@ class ReviewWidget(QWidget):
         signals = (session.shown, session.copy_opened, session.copy_closed)
         for signal in signals:
             signal.connect(self.refresh_labels)
-        self.destroyed.connect(lambda: [signal.disconnect(self.refresh_labels, missing_ok=True) for signal in signals])
-        self.destroyed.connect(lambda: session.let_go())
+
+        def gone() -> None:
+            for signal in signals:
+                signal.disconnect(self.refresh_labels, missing_ok=True)
+            session.let_go()
+
+        self.destroyed.connect(gone)
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
