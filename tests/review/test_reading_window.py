@@ -17,7 +17,6 @@ from ctpipe.review.view import settle
 from ctpipe.store import open_store
 
 pytestmark = pytest.mark.display
-CANVASES = []  # kept: see ctpipe.review.reading_widget
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,6 @@ def window(display, _made_store, tmp_path_factory):
     yield viewer, session, reading, keys, widget
     session.let_go()
     widget.shut()
-    CANVASES.append((viewer, session, reading, keys, widget))
     viewer.window._qt_window.hide()
 
 
@@ -247,7 +245,6 @@ def test_from_the_front_the_patients_right_is_on_the_left_and_the_head_is_up(dis
     view = SurfaceView()
     get_qapp()
     canvas = QtViewer(view.viewer)
-    CANVASES.append(canvas)
     try:
         canvas.resize(400, 400)
         canvas.show()
