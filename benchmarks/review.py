@@ -2,12 +2,16 @@
 
 python benchmarks/review.py [--planes 800] [--side 512] [--classes 20] [--keep FOLDER] [--json]
 
-Makes a store of two cases (noise as CT, balls as labels), then measures each side in a process of its own:
-ctpipe opens the second case after the first (`show` and `edit`: page cache warm, nothing preloaded), plain napari has
-both arrays in memory and adds them as layers, which is the least that can be done. Planes are changed along all three
-axes. A stroke is a drag of a brush of 5 mm over 23 mm, its time divided by its stamps: with us it ends on the disk,
-synced; with plain napari nothing is written.
+Makes a store of two cases (noise as CT, balls as labels), then measures each side in a process of its own. With ctpipe,
+the *next case* is what the key N does in the review room: `next_case_s` when the room has had time to read it ahead,
+`next_case_cold_s` when nothing was read ahead (the page cache is warm), `next_case_edit_s` when it is opened to be
+corrected and nothing was read ahead. Plain napari has both arrays in memory and adds them as layers, which is the least
+that can be done. Each is the median of a few.
+Planes are changed along all three axes. A stroke is a drag of a brush of 5 mm over 23 mm, its time divided by its
+stamps: with us it ends on the disk, synced; with plain napari nothing is written.
 With DISPLAY set the real viewer draws (`real viewer`), else napari's ViewerModel without a window (`ViewerModel`).
+`next_case_window_s` is from the key to the last of the three canvases drawn in the whole window of `ctpipe review`, the
+case read ahead; without a display it is measured under xvfb-run where that is installed.
 Medians over the repeats; the peak is the highest resident size of the process.
 """
 
@@ -25,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +43,7 @@ STAMPS = 12
 def main() -> int:
     args = arguments()
     if args.side_name:
-        print(json.dumps(SIDES[args.side_name](args)))
+        print(json.dumps(PARTS[args.side_name](args)))
         return 0
     folder = Path(args.keep or tempfile.mkdtemp(prefix="ctpipe-review-"))
     try:
@@ -57,6 +62,11 @@ def main() -> int:
             found |= {prefix + key: got[key] for key in ("next_case_s", "plane_ms", "stroke_ms", "peak_mib")}
             found |= {prefix + "planes_ms": got["planes_ms"], prefix + "stroke_3d_ms": got["stroke_3d_ms"]}
             found["viewer"] = got["viewer"]
+            found |= {key: got[key] for key in ("next_case_cold_s", "next_case_edit_s") if key in got}
+        found |= window_side(folder, args)
+        for key in ("next_case_cold_s", "next_case_edit_s", "next_case_window_s"):
+            if key in found:
+                print(f"{key} {found[key]:.2f}")
         if args.json:
             print(json.dumps(found))
     finally:
@@ -77,9 +87,19 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def child(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+def window_side(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """The next case in the whole window; nothing where no window can be opened."""
+    if os.environ.get("DISPLAY"):
+        return child("window", folder, args)
+    if not shutil.which("xvfb-run"):
+        return {}
+    return child("window", folder, args, before=("xvfb-run", "-a", "-s", "-screen 0 1400x1000x24"))
+
+
+def child(name: str, folder: Path, args: argparse.Namespace, before: tuple[str, ...] = ()) -> dict[str, Any]:
     """One side in a process of its own, so that its memory is its own."""
-    command = [sys.executable, __file__, "--side-name", name, "--keep", str(folder), "--planes", str(args.planes)]
+    command = [*before, sys.executable, __file__, "--side-name", name, "--keep", str(folder)]
+    command += ["--planes", str(args.planes)]
     command += ["--side", str(args.side), "--classes", str(args.classes), "--repeats", str(args.repeats)]
     settings = {"CTPIPE_KEY": str(folder / "key"), "NAPARI_CONFIG": str(folder / "settings.yaml")}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, **settings})
@@ -154,18 +174,17 @@ def new_viewer() -> tuple[Any, str, Callable[[], None]]:
 
 
 def ctpipe_side(args: argparse.Namespace) -> dict[str, Any]:
-    from ctpipe.review.session import ReviewSession
+    from ctpipe.review.room import Room
 
     viewer, what, drawn = new_viewer()
-    session = ReviewSession(viewer, Path(args.keep) / "S")
-
-    def show(series: str) -> None:
-        session.show(series)
-        session.edit(RUN)
-        drawn()
-
-    show(SERIES[0])  # imports, compiled colours and the page cache are warm then
-    seconds = timed(lambda: show(SERIES[1]))
+    room = Room(viewer, Path(args.keep) / "S", f"bench-{os.getpid()}")  # nobody with a copy under way
+    room.worklist.open(SERIES[0])  # imports, compiled colours and the page cache are warm then
+    drawn()
+    ahead, cold = next_cases(room, drawn, read_ahead=True), next_cases(room, drawn, read_ahead=False)
+    session, edited = room.session, []
+    for series in (*SERIES, *SERIES):
+        forget(room)
+        edited.append(timed(lambda series=series: (session.show(series), session.edit(RUN), drawn())))
     planes = plane_times(viewer, drawn, args)
     tools = session.editing.tools
     tools.radius_mm = 5.0
@@ -182,7 +201,71 @@ def ctpipe_side(args: argparse.Namespace) -> dict[str, Any]:
     tools.three_d = True
     ball = stroke_times(stroke, viewer, args)
     session.let_go()
-    return figures(what, seconds, planes, flat, ball)
+    more = {"next_case_cold_s": round(cold, 3), "next_case_edit_s": round(statistics.median(edited), 3)}
+    return figures(what, ahead, planes, flat, ball) | more
+
+
+def next_cases(room: Any, drawn: Callable[[], None], read_ahead: bool) -> float:
+    """Median seconds of `next-case` and `previous-case`, as their keys run them, until it is drawn."""
+    found = []
+    for step in ("next-case", "previous-case") * 3:
+        room.worklist.preloader.wait()
+        if not read_ahead:
+            forget(room)
+        elif step == "previous-case":  # the room reads ahead what comes next, so the way back is not what is measured
+            room.worklist.preloader.load(SERIES[0], RUN)
+            room.worklist.preloader.wait()
+        found.append(timed(lambda step=step: (room.keys.run(step), drawn())))
+    return statistics.median(found)
+
+
+def forget(room: Any) -> None:
+    """Voxels in memory, as after a start: none."""
+    from ctpipe.review import lazy
+
+    room.worklist.preloader.stop()
+    room.worklist.preloader.wait()
+    room.session.cache.clear()
+    lazy.BLOCKS.clear()
+
+
+def window_of_room(args: argparse.Namespace) -> dict[str, Any]:
+    """The next case in the window of `ctpipe review`: until no canvas draws any more."""
+    from qtpy.QtWidgets import QApplication
+
+    from ctpipe.review.reading_widget import ReadingWidget
+    from ctpipe.review.view import open_review, settle
+    from ctpipe.review.worklist_widget import WorklistWidget
+
+    viewer = open_review(Path(args.keep) / "S", SERIES[0], order="patient", reviewer="reads-only")
+    viewer.window.resize(1380, 960)
+    settle()
+    window = viewer.window._qt_window
+    room, reading = window.findChild(WorklistWidget).worklist, window.findChild(ReadingWidget)
+    draws = [0]
+
+    def count(_event: object) -> None:
+        draws[0] += 1
+
+    for canvas in (viewer.window._qt_viewer, *reading.canvases):
+        canvas.canvas._scene_canvas.events.draw.connect(count)
+
+    def drawn() -> None:
+        before, still = -1, 0
+        while still < 3:
+            before = draws[0]
+            QApplication.processEvents()
+            still = still + 1 if draws[0] == before else 0
+
+    while any(room[series].volumes_ml is None for series in SERIES):  # figures of the list are computed beside it
+        QApplication.processEvents()
+        time.sleep(0.05)
+    drawn()
+    rooms = SimpleNamespace(worklist=room, session=room.session, keys=reading.keys)
+    seconds = next_cases(rooms, drawn, read_ahead=True)
+    viewer.close()
+    settle()
+    return {"next_case_window_s": round(seconds, 3)}
 
 
 def napari_side(args: argparse.Namespace) -> dict[str, Any]:
@@ -203,7 +286,7 @@ def napari_side(args: argparse.Namespace) -> dict[str, Any]:
         drawn()
 
     show()
-    seconds = timed(show)
+    seconds = statistics.median(timed(show) for _ in range(3))
     planes = plane_times(viewer, drawn, args)
     layer.brush_size = round(10 / 0.7)
 
@@ -220,6 +303,7 @@ def napari_side(args: argparse.Namespace) -> dict[str, Any]:
 
 
 SIDES = {"ctpipe": ctpipe_side, "plain napari": napari_side}
+PARTS = {**SIDES, "window": window_of_room}
 
 
 def plane_times(viewer: Any, drawn: Callable[[], None], args: argparse.Namespace) -> list[float]:

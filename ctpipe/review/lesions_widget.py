@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -44,7 +45,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Measured], str], Callable[[Measured], float
 
 
 class LesionListWidget(QWidget):
-    """A row a lesion; a click goes there. Filled while the viewer is idle, a class at a time."""
+    """A row a lesion; a click goes there. Filled while it is seen and the viewer is idle, a class at a time."""
 
     def __init__(self, part: LesionList) -> None:
         super().__init__()
@@ -105,6 +106,12 @@ class LesionListWidget(QWidget):
         self.part.only = None if self.class_box.currentText() == _ALL else self.class_box.currentText()
         self._timer.start(_IDLE_MS)
 
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
+        """The tab is in front: what was put off is measured now."""
+        super().paintEvent(event)
+        if not self.part.ready and not self._timer.isActive():
+            self._timer.start(_IDLE_MS)
+
     def fill(self) -> None:
         """Show the lesions that are measured."""
         self._timer.stop()
@@ -129,6 +136,10 @@ class LesionListWidget(QWidget):
         return lambda: self.do(run)
 
     def _measure(self) -> None:
+        # behind another tab (which Qt calls visible) reading a whole volume of labels would keep the next case waiting
+        if self.visibleRegion().isEmpty():
+            self._timer.stop()
+            return
         self._timer.setInterval(0)
         self.tell("measuring…")
         if not self.part.measure_next():

@@ -22,6 +22,7 @@ from napari.layers import Layer
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from ctpipe.review.in_place import become
 from ctpipe.review.orientation import Pane, panes_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 GAP_MM = 8.0  # left free around the point, so that what it points at is seen
 _LINKED = {
     "image": ("visible", "opacity", "colormap", "contrast_limits", "gamma", "projection_mode"),
-    "labels": ("visible", "opacity", "colormap", "contour"),
+    "labels": ("visible", "opacity", "contour"),  # not their colours: napari fails to compare two of them
     "vectors": ("visible", "opacity"),
 }
 _EDGES = {"left": "middle_left", "right": "middle_right", "top": "top_center", "bottom": "bottom_center"}
@@ -69,6 +70,10 @@ class LinkedPlanes:
         panes = panes_of(self.grid)
         turns = [self.large, *(n for n in range(3) if n != self.large)]
         return {viewer: panes[n] for viewer, n in zip(self.viewers, turns, strict=True)}
+
+    def leave(self) -> None:
+        """The volume goes: what moves until the next one is there is no move of the crosshair."""
+        self.grid = None
 
     def show(self, grid: Grid) -> None:
         """Planes of another volume, whose layers the viewer already has; the crosshair begins in its middle."""
@@ -224,6 +229,7 @@ class LinkedPlanes:
             side.layers.append(twin)
             if kind == "labels":
                 twin.editable = False
+                layer.events.colormap.connect(lambda event=None, twin=twin: _same_colours(twin, layer))
             link_layers((layer, twin), _LINKED[kind])
             twins.append(twin)
         self._twins[layer] = tuple(twins)
@@ -232,14 +238,24 @@ class LinkedPlanes:
             self._follow()
 
     def _new_data(self, layer: Layer) -> None:
+        """Other data, or another volume with a look of its own."""
         for twin in self._twins.get(layer, ()):
-            twin.data = layer.data
+            if layer._type_string == "vectors":
+                twin.data = layer.data
+            else:
+                become(twin, layer)
+            if layer._type_string == "labels":
+                twin.editable = False
 
     def _removed(self) -> None:
         for layer in [layer for layer in self._twins if layer not in self.viewer.layers]:
             for side, twin in zip(self.sides, self._twins.pop(layer), strict=True):
                 if twin in side.layers:
                     side.layers.remove(twin)
+
+
+def _same_colours(twin: Layer, layer: Layer) -> None:
+    twin.colormap = layer.colormap
 
 
 def _thin(viewer: ViewerModel) -> None:

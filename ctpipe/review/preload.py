@@ -13,6 +13,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ctpipe.errors import CtpipeError
 from ctpipe.review.layers import telling_plane
 from ctpipe.store import open_store
@@ -20,8 +22,6 @@ from ctpipe.volume import pyramid_levels, slabs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import numpy as np
 
     from ctpipe.store import Labels, Series
 
@@ -39,6 +39,12 @@ class BlockCache:
         self._blocks: OrderedDict[Block, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
+    def clear(self) -> None:
+        """Forget all blocks."""
+        with self._lock:
+            self._blocks.clear()
+            self.held = 0
+
     def of(self, volume: Series | Labels) -> Any:
         """`volume` with a `read_planes` that takes from here what is here; all else of it as it is."""
         return _FromCache(volume, self)
@@ -50,6 +56,18 @@ class BlockCache:
             if found is not None:
                 self._blocks.move_to_end(_block(volume, start, stop, level))
         return found if found is not None else volume.read_planes(start, stop, level=level)
+
+    def cut(self, volume: Series | Labels, start: int, stop: int, level: int) -> list[np.ndarray] | None:
+        """The parts of blocks that planes start..stop-1 lie in, in order; None where one is not in memory."""
+        parts = []
+        shape, height = volume.levels[level].grid.shape, volume.levels[level].slab_planes
+        for slab in slabs_of(shape.z, height)[start // height : -(-stop // height)]:
+            with self._lock:
+                found = self._blocks.get(_block(volume, slab.start, slab.stop, level))
+            if found is None:
+                return None
+            parts.append(found[max(start - slab.start, 0) : stop - slab.start])
+        return parts
 
     def load(self, volume: Series | Labels, start: int, stop: int, level: int, spare: set[Block]) -> bool:
         """Bring a block into memory, letting go of others less those in `spare`; False where it has no room."""
@@ -77,12 +95,26 @@ class _FromCache:
 
     def __init__(self, volume: Series | Labels, cache: BlockCache) -> None:
         self._volume, self._cache = volume, cache
+        self.arrays = [_ArrayFromCache(volume, cache, level) for level in range(len(volume.levels))]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._volume, name)
 
     def read_planes(self, start: int, stop: int, level: int = 0) -> np.ndarray:
         return self._cache.read(self._volume, start, stop, level)
+
+
+class _ArrayFromCache:
+    """One level of it, with the `read` that lazy levels ask."""
+
+    def __init__(self, volume: Series | Labels, cache: BlockCache, level: int) -> None:
+        self._volume, self._cache, self._level = volume, cache, level
+
+    def read(self, start: int, stop: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        found = self._cache.cut(self._volume, start, stop, self._level)
+        if found is None:
+            return self._volume.arrays[self._level].read(start, stop, rows, columns)
+        return np.concatenate([part[:, rows, columns] for part in found])
 
 
 class Preloader:

@@ -49,7 +49,9 @@ class Reading:
         self._wanted = 0  # lines that the next drags draw
         self._hidden: list[Any] = []
         self.planes.moved.connect(self._moved)
+        session.left.connect(self.planes.leave)
         session.shown.connect(self._show)
+        session.labels_shown.connect(lambda _: self._note())
         for viewer in self.planes.viewers:
             viewer.mouse_drag_callbacks.append(self._drag)
         if session.series is not None:

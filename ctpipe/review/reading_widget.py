@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 _YELLOW = (1.0, 0.84, 0.31, 0.9)
 _THICKEST_MM = 60
-# Widgets with canvases of their own live as long as the process: Python's garbage collector, which napari starts when a
-# layer goes, ends the process where it takes a closed canvas before Qt has (seen with PySide6 6.12).
-_KEPT: list[QWidget] = []
 
 
 class ReadingWidget(QWidget):
@@ -51,7 +48,6 @@ class ReadingWidget(QWidget):
 
     def __init__(self, reading: Reading, keys: KeyMap | None = None) -> None:
         super().__init__()
-        _KEPT.append(self)
         self.reading, self.keys = reading, keys
         self.canvases = [QtViewer(side) for side in reading.planes.sides]
         self._crosses = [Cross(canvas) for canvas in (*self._main(), *self.canvases)]
@@ -177,7 +173,6 @@ class SurfaceWidget(QWidget):
 
     def __init__(self, reading: Reading) -> None:
         super().__init__()
-        _KEPT.append(self)
         self.reading, self.view = reading, SurfaceView()
         self.canvas = QtViewer(self.view.viewer)
         self.class_box = QComboBox()

@@ -9,6 +9,7 @@ from psygnal import Signal
 
 from ctpipe.errors import NotThereError, UsageError
 from ctpipe.review.editing import Editing
+from ctpipe.review.in_place import put_in_place
 from ctpipe.review.layers import (
     image_layer,
     label_look,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
     from napari.layers import Labels as LabelsLayer
+    from napari.layers import Layer
 
     from ctpipe.review.save import Progress
     from ctpipe.store import Labels, Series
@@ -40,10 +42,11 @@ class ReviewSession:
     """One viewer on one store: shows a series, opens a working copy of its labels, saves it.
 
     viewer: napari's ViewerModel or Viewer. root: the store's folder. reviewer: a pseudonym, or "reader".
-    Signals: `shown` after another series is shown; `labels_shown(name)` after committed labels come into view;
-    `copy_opened` and `copy_closed` about the layer that is painted on.
+    Signals: `left` when another series will be shown, `shown` when it is in its place; `labels_shown(name)` after
+    committed labels come into view; `copy_opened` and `copy_closed` about the layer that is painted on.
     """
 
+    left = Signal()
     shown = Signal()
     labels_shown = Signal(str)
     copy_opened = Signal()
@@ -70,22 +73,42 @@ class ReviewSession:
 
         return max(self.store.values(), key=interest).id  # max keeps the first of equals
 
-    def show(self, series: str | None = None) -> Series:
-        """Show the CT of a series (id or unambiguous prefix), and nothing else."""
+    def show(self, series: str | None = None, labels: str | None = None) -> Series:
+        """Show the CT of a series (id or unambiguous prefix) with committed labels of it, and nothing else."""
         found = self.store[series if series is not None else self.first_series()]
+        group = None if labels is None else found.labels[labels]
         self.close()
-        self.viewer.layers.clear()
-        data, options, _ = image_layer(self.cache.of(found))
-        image = self.viewer.add_image(data, **options)
-        low, high = options["contrast_limits"]
-        image.contrast_limits_range = (min(low, HU_RANGE[0]), max(high, HU_RANGE[1]))
+        self.series = None
+        self.left.emit()
+        try:
+            layers = self._place(found, group)
+            self.series = found
+            self.shown.emit()
+            if group is not None:
+                self._go_to(group)
+            for layer in layers:  # only now, in its place, it is read and drawn
+                layer.visible = True
+        except BaseException:
+            self.viewer.layers.clear()  # of a case that cannot be read nothing is shown, nor of the one before
+            raise
+        if group is not None:
+            self.labels_shown.emit(group.name)
+        return found
+
+    def _place(self, series: Series, labels: Labels | None) -> list[Layer]:
+        """The layers of a series, hidden as yet, in the viewer, and nothing else there."""
+        made = [image_layer(self.cache.of(series))]
+        if labels is not None:
+            made.append(labels_layer(self.cache.of(labels)))
+        layers = put_in_place(self.viewer, made)
+        low, high = layers[0].contrast_limits
+        layers[0].contrast_limits_range = (min(low, HU_RANGE[0]), max(high, HU_RANGE[1]))
+        self.viewer.layers.selection.active = layers[0]
         self.viewer.dims.axis_labels = ("z", "y", "x")
         self.viewer.canvas.overlays.scale_bar.visible = True
-        self.viewer.title = f"ctpipe review: {found.id[:8]}"
+        self.viewer.title = f"ctpipe review: {series.id[:8]}"
         self.viewer.reset_view()
-        self.series = found
-        self.shown.emit()
-        return found
+        return layers
 
     def look_at(self, labels: str) -> None:
         """Show committed labels on top, to look at, not to paint on."""

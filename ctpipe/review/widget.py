@@ -58,8 +58,21 @@ class ReviewWidget(QWidget):
         self.class_box.activated.connect(self._choose_class)
         self.new_class.returnPressed.connect(self._add_class)
         if session is not None:
-            self.destroyed.connect(lambda: session.let_go())
+            self._follow(session)
         self.refresh()
+
+    def _follow(self, session: ReviewSession) -> None:
+        """Show what other parts of the room open, and let the copy go with this widget."""
+        signals = (session.shown, session.copy_opened, session.copy_closed)
+        for signal in signals:
+            signal.connect(self.refresh_labels)
+
+        def gone() -> None:
+            for signal in signals:
+                signal.disconnect(self.refresh_labels, missing_ok=True)
+            session.let_go()
+
+        self.destroyed.connect(gone)
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
@@ -89,15 +102,23 @@ class ReviewWidget(QWidget):
         """Fill the lists from the session."""
         session = self.session
         self.series_list.clear()
+        for series in session.store.values() if session is not None else ():
+            z, y, x = series.grid.shape
+            self._add(self.series_list, f"{series.id[:8]}  {z}×{y}×{x}", series.id, False)
+        self.refresh_labels()
+
+    def refresh_labels(self) -> None:
+        """Fill the lists that hang on the series that is shown."""
+        session = self.session
         self.labels_list.clear()
         self.class_box.clear()
         self.edit_button.setEnabled(session is not None and session.series is not None)
         self.save_button.setEnabled(session is not None and session.copy is not None)
         if session is None:
             return
-        for series in session.store.values():
-            z, y, x = series.grid.shape
-            self._add(self.series_list, f"{series.id[:8]}  {z}×{y}×{x}", series.id, session.series == series)
+        for row in range(self.series_list.count()):
+            if session.series is not None and _key(self.series_list.item(row)) == session.series.id:
+                self.series_list.setCurrentRow(row)
         if session.series is not None:
             preferred = preferred_labels(session.series)
             parent = session.copy.record.parent if session.copy is not None else preferred and preferred.name
@@ -135,7 +156,7 @@ class ReviewWidget(QWidget):
         """Show a store in this widget."""
         session = ReviewSession(self.viewer, folder)
         self.session = session
-        self.destroyed.connect(lambda: session.let_go())
+        self._follow(session)
         self.open_button.setVisible(False)
         session.show()
 

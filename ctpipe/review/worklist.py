@@ -104,13 +104,12 @@ class Worklist:
             series = cases[0].series
         self._stop_clock()
         self.current = self.session.store[series].id
-        shown = self.session.show(self.current)
-        on_show = self._maker.on_show(shown)
-        own = [record for _, record in copies_of(shown.root, shown.id) if record.reviewer == self.session.reviewer]
+        wanted = self.session.store[self.current]
+        on_show = self._maker.on_show(wanted)
+        own = any(record.reviewer == self.session.reviewer for _, record in copies_of(wanted.root, wanted.id))
+        self.session.show(self.current, None if own or on_show is None else on_show.name)
         if own:
             self.session.edit_preferred()
-        elif on_show is not None:
-            self.session.look_at(on_show.name)
         layers = self.session.viewer.layers
         layers.selection.active = layers[0]  # the CT: no stroke by accident
         self._since = time.monotonic()

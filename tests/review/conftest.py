@@ -30,7 +30,7 @@ def store_path(_made_store, tmp_path) -> Path:
     return Path(shutil.copytree(_made_store, tmp_path / "S"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def display() -> None:
     """Skips where no window can be opened."""
     from ctpipe.errors import UsageError
@@ -67,3 +67,39 @@ def _made_cases(tmp_path_factory, _own_key) -> Path:
 def cases_path(_made_cases, tmp_path) -> Path:
     """A store of four cases; each test has its own copy."""
     return Path(shutil.copytree(_made_cases, tmp_path / "cases"))
+
+
+@pytest.fixture(scope="module")
+def one_window(display):
+    """napari's window for all tests of a file."""
+    import gc
+
+    import napari
+
+    from ctpipe.review.view import settle
+
+    viewer = napari.Viewer(show=True)
+    gc.freeze()  # as the review room does
+    yield viewer
+    viewer.close()
+    settle(3)
+
+
+@pytest.fixture(scope="module")
+def shared_cases_room(display, _made_cases, tmp_path_factory):
+    """One window of `ctpipe review` on the store of four cases for all tests of a file: opening one takes longest."""
+    from shared_room import SharedRoom
+
+    room = SharedRoom(_made_cases, tmp_path_factory.mktemp("room") / "S")
+    yield room
+    room.close()
+
+
+@pytest.fixture(scope="module")
+def shared_room(display, _made_store, tmp_path_factory):
+    """The same on the store of one volume."""
+    from shared_room import SharedRoom
+
+    room = SharedRoom(_made_store, tmp_path_factory.mktemp("room") / "S")
+    yield room
+    room.close()

@@ -15,16 +15,13 @@ PLANE = 12
 
 
 @pytest.fixture
-def room(store_path, close_viewers):
+def room(store_path, one_window):
     """(viewer, session, panel) with the working copy open."""
-    import napari
-
     from ctpipe.review.editing_widget import EditingWidget
     from ctpipe.review.session import ReviewSession
     from ctpipe.review.view import settle
 
-    viewer = napari.Viewer(show=True)
-    close_viewers.append(viewer)
+    viewer = one_window
     session = ReviewSession(viewer, store_path)
     session.show()
     session.edit()
@@ -35,7 +32,8 @@ def room(store_path, close_viewers):
     viewer.reset_view()
     settle()
     yield viewer, session, panel
-    session.let_go()
+    session.close()
+    viewer.window.remove_dock_widget("all")
 
 
 def on_canvas(viewer, layer, voxel):

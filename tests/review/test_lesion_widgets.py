@@ -13,20 +13,18 @@ pytestmark = pytest.mark.display
 
 
 @pytest.fixture
-def session(tmp_path, close_viewers):
-    import napari
-
+def session(tmp_path, one_window):
     from ctpipe.review.session import ReviewSession
 
     other = drawn_case()[1]
     other[:, :, 23][other[:, :, 23] == 2] = 1
     other[:, :, 47:] = 0
     write_case(tmp_path / "S", other)
-    close_viewers.append(napari.Viewer(show=True))
-    session = ReviewSession(close_viewers[-1], tmp_path / "S")
+    session = ReviewSession(one_window, tmp_path / "S")
     session.show()
     yield session
     session.close()
+    one_window.window.remove_dock_widget("all")
 
 
 def docked(session, part, widget_of):

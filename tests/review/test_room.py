@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from test_viewer import shot, where_coloured
-from worklist_store import SECOND, A, B, C
+from worklist_store import SECOND, A, B, C, D
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
 
@@ -109,16 +109,10 @@ def test_a_reviewer_is_a_pseudonym_and_never_a_persons_name(display, cases_path)
 
 # ---------------------------------------------------------------------------------------------- in a window
 @pytest.fixture
-def window(cases_path, close_viewers):
-    """(viewer, worklist widget) of the store of four cases, by patient."""
-    from ctpipe.review.worklist_widget import WorklistWidget
-
-    def one(**options):
-        viewer = open_review(cases_path, reviewer="p-01", order="patient", **options)
-        close_viewers.append(viewer)
-        return viewer, viewer.window._qt_window.findChild(WorklistWidget)
-
-    return one
+def window(shared_cases_room):
+    """(viewer, worklist widget, its store) of four cases, by patient: one window for all tests here."""
+    shared_cases_room.anew()
+    return shared_cases_room.viewer, shared_cases_room.worklist, shared_cases_room.root
 
 
 def until(true, seconds: float = 20.0) -> None:
@@ -141,10 +135,10 @@ def press(viewer, key, modifier=None) -> None:
 
 
 @pytest.mark.display
-def test_keys_on_the_canvas_step_and_decide(window, cases_path):
+def test_keys_on_the_canvas_step_and_decide(window):
     from qtpy.QtCore import Qt
 
-    viewer, widget = window()
+    viewer, widget, cases_path = window
     assert widget.worklist.current == A
     press(viewer, Qt.Key.Key_N)
     press(viewer, Qt.Key.Key_N)
@@ -161,11 +155,11 @@ def test_keys_on_the_canvas_step_and_decide(window, cases_path):
 
 
 @pytest.mark.display
-def test_flag_asks_for_a_comment_and_enter_keeps_it(window, cases_path):
+def test_flag_asks_for_a_comment_and_enter_keeps_it(window):
     from qtpy.QtCore import Qt
     from qtpy.QtTest import QTest
 
-    viewer, widget = window()
+    viewer, widget, cases_path = window
     viewer.window._qt_window.activateWindow()
     press(viewer, Qt.Key.Key_F)
     assert read_status(cases_path, A).newest() is None
@@ -177,10 +171,10 @@ def test_flag_asks_for_a_comment_and_enter_keeps_it(window, cases_path):
 
 
 @pytest.mark.display
-def test_figures_fill_in_beside_the_viewer_and_the_table_sorts_and_filters(window, cases_path):
+def test_figures_fill_in_beside_the_viewer_and_the_table_sorts_and_filters(window):
     from ctpipe.review.cases import COLUMNS
 
-    _, widget = window()
+    _, widget, _ = window
     table = widget.table
     until(lambda: widget.worklist[B].dice is not None and widget.worklist[C].volumes_ml is not None)
     cell = {name: number for number, name in enumerate(COLUMNS)}
@@ -203,7 +197,7 @@ def test_a_double_click_opens_a_case_and_a_wrong_step_is_a_line(window):
     from qtpy.QtCore import Qt
     from qtpy.QtTest import QTest
 
-    viewer, widget = window()
+    viewer, widget, _ = window
     item = widget.table.item(2, 0)
     place = widget.table.visualItemRect(item).center()
     QTest.mouseClick(widget.table.viewport(), Qt.MouseButton.LeftButton, pos=place)
@@ -216,7 +210,7 @@ def test_a_double_click_opens_a_case_and_a_wrong_step_is_a_line(window):
 
 
 @pytest.mark.display
-def test_a_proposal_is_asked_for_by_key_and_comes_beside_the_viewer(window, cases_path, tmp_path):
+def test_a_proposal_is_asked_for_by_key_and_comes_beside_the_viewer(window, tmp_path):
     import torch
     from line_made import small_recipe
     from qtpy.QtCore import Qt
@@ -230,7 +224,7 @@ def test_a_proposal_is_asked_for_by_key_and_comes_beside_the_viewer(window, case
     with torch.no_grad():
         network.head[-1].weight *= 0.1
     Model.of(recipe, recipe.classes, network).save(tmp_path / "M")
-    viewer, _ = window()
+    viewer, _, cases_path = window
     widget = viewer.window._qt_window.findChild(ProposalWidget)
     widget.proposal.choose(tmp_path / "M")
     widget.planes.setValue(1)
@@ -248,12 +242,85 @@ def test_a_proposal_is_asked_for_by_key_and_comes_beside_the_viewer(window, case
 
 
 @pytest.mark.display
-def test_closing_the_window_while_figures_are_computed_leaves_nothing_behind(window):
+def test_the_next_case_by_key_keeps_the_layers_of_all_three_planes_and_draws_its_own(window):
+    """Nothing of the case before is seen: not its labels, its colours, its window, its lines; nor in the docks."""
+    from qtpy.QtCore import Qt
+
+    from ctpipe.review.reading_widget import ReadingWidget
+    from ctpipe.review.widget import ReviewWidget
+
+    viewer, widget, _ = window
+    docks = viewer.window._qt_window
+    reading = docks.findChild(ReadingWidget)
+    planes = reading.reading.planes.viewers
+    kept = [list(model.layers) for model in planes]
+    assert [len(layers) for layers in kept] == [2, 2, 2]
+    first = [shot(viewer), *(canvas.screenshot(flash=False)[..., :3] / 255 for canvas in reading.canvases)]
+    press(viewer, Qt.Key.Key_3)  # the lung's window
+    press(viewer, Qt.Key.Key_H)
+    viewer.layers[1].colormap = {1: "red", 2: "yellow", None: "red"}
+    viewer.layers[1].contour = 4
+    assert not where_coloured(shot(viewer), 1).any()
+    press(viewer, Qt.Key.Key_N)
+    assert widget.worklist.current == B
+    for model, layers in zip(planes, kept, strict=True):
+        assert all(one is other for one, other in zip(model.layers, layers, strict=True))
+    then = [shot(viewer), *(canvas.screenshot(flash=False)[..., :3] / 255 for canvas in reading.canvases)]
+    for one, other in zip(first, then, strict=True):  # the phantoms differ in one HU and in two planes of the lesion
+        assert where_coloured(other, 1).any()
+        assert np.abs(where_coloured(one, 1).mean() - where_coloured(other, 1).mean()) < 0.03
+        rows, columns = np.minimum(one.shape, other.shape)[:2]  # a canvas may have grown by a pixel
+        assert np.abs(one[:rows, :columns] - other[:rows, :columns]).mean() < 0.03
+    assert docks.findChild(ReviewWidget).series_list.currentItem().text().startswith(B[:8])
+    press(viewer, Qt.Key.Key_N)
+    press(viewer, Qt.Key.Key_N)  # the last case has no labels
+    assert widget.worklist.current == D
+    assert [len(model.layers) for model in planes] == [1, 1, 1]
+    assert not where_coloured(shot(viewer), 1).any()
+
+
+@pytest.mark.display
+def test_lesions_behind_another_tab_are_measured_when_the_tab_comes_to_the_front(window):
+    """A whole volume of labels is read for them: that is not done while the next case is waited for."""
+    from qtpy.QtCore import Qt
+
+    from ctpipe.review.lesions_widget import LesionListWidget
     from ctpipe.review.view import settle
 
-    viewer, widget = window()
-    worklist = widget.worklist
+    viewer, _, _ = window
+    dock = viewer.window._qt_window.findChild(LesionListWidget)
+    press(viewer, Qt.Key.Key_N)
+    settle(20)
+    assert not dock.part.ready
+    viewer.window.dock_widgets  # noqa: B018 - napari fills this at first
+    outer = dock
+    while outer.metaObject().className() != "QtViewerDockWidget":
+        outer = outer.parentWidget()
+    outer.raise_()
+    until(lambda: dock.part.ready and dock.table.rowCount() == 2)
+    docks = viewer.window._qt_window.findChildren(type(outer))
+    next(one for one in docks if one.windowTitle().startswith("Worklist")).raise_()
+
+
+@pytest.mark.display
+def test_closing_the_window_lets_the_copy_go_and_leaves_nothing_behind(cases_path, close_viewers):
+    """While figures are computed; opened by the beginnings of the names of a series and a run."""
+    from ctpipe.review.session import ReviewSession
+    from ctpipe.review.view import settle
+    from ctpipe.review.worklist_widget import WorklistWidget
+
+    viewer = open_review(cases_path, A[:4], labels=SECOND[:6], reviewer="p-01", order="patient")
+    close_viewers.append(viewer)
+    worklist = viewer.window._qt_window.findChild(WorklistWidget).worklist
+    viewer.layers["correction"].paint((12, 60, 80), 2)
+    folder = viewer.layers["correction"].metadata["ctpipe"]["copy"]
     viewer.close()
     settle(5)
     worklist.changed.emit()  # nobody listens: the widget is gone
     assert worklist.session.copy is None
+    again = ReviewSession(ViewerModel(), cases_path, "p-01")
+    again.show(A)
+    again.edit_preferred()
+    assert again.copy.folder.name == folder
+    assert again.copy.array[12, 60, 80] == 2
+    again.let_go()

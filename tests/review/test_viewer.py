@@ -18,14 +18,9 @@ PLANE = 12  # holds liver, no lesion
 
 
 @pytest.fixture
-def opened(store_path, close_viewers):
-    """`open_review` of the test's store; the windows are closed at the end."""
-
-    def open_one(*args, **options):
-        close_viewers.append(open_review(store_path, *args, **options))
-        return close_viewers[-1]
-
-    return open_one
+def opened(shared_room):
+    """`shared_room.anew`: the window of all tests here, as it is opened."""
+    return shared_room.anew
 
 
 def shot(viewer) -> np.ndarray:
@@ -55,7 +50,7 @@ def to_plane(viewer, plane: int) -> None:
 
 
 def test_what_is_painted_is_seen_where_it_was_painted_in_true_proportions(opened):
-    viewer = opened(labels=RUN)
+    viewer = opened(RUN)
     to_plane(viewer, PLANE)
     layer = viewer.layers["correction"]
     before = shot(viewer)
@@ -91,8 +86,8 @@ def test_a_coronal_picture_has_true_proportions(opened):
     assert (bottom - top) / (right - left) == pytest.approx(22 * 2.5 / 60, abs=0.02)
 
 
-def test_the_coarse_level_lies_where_the_fine_one_lies(opened, store_path):
-    viewer = opened()
+def test_the_coarse_level_lies_where_the_fine_one_lies(opened, shared_room):
+    viewer, store_path = opened(), shared_room.root
     viewer.layers[1].visible = False
     settle()
     viewer.open(store_path / f"{SERIES}.ome.zarr", plugin="ctpipe")
@@ -112,8 +107,8 @@ def test_the_coarse_level_lies_where_the_fine_one_lies(opened, store_path):
         assert seen == pytest.approx(expected, abs=0.6)
 
 
-def test_the_buttons_edit_and_save(opened, store_path):
-    viewer = opened(SERIES[:4], labels=RUN[:6])
+def test_the_buttons_edit_and_save(opened, shared_room):
+    viewer, store_path = opened(RUN), shared_room.root
     widget = viewer.window._qt_window.findChild(ReviewWidget)
     assert widget.series_list.count() == 1
     assert [widget.labels_list.item(n).text() for n in range(2)] == [
@@ -141,7 +136,7 @@ def test_the_buttons_edit_and_save(opened, store_path):
 
 
 def test_an_error_is_a_line_in_the_widget_and_the_strokes_stay(opened):
-    viewer = opened(labels=RUN)
+    viewer = opened(RUN)
     widget = viewer.window._qt_window.findChild(ReviewWidget)
     viewer.layers["correction"].paint((PLANE, 60, 80), 9)
     widget.save_button.click()
@@ -163,24 +158,21 @@ def test_the_widget_of_the_plugin_menu_asks_for_a_store(close_viewers, store_pat
     assert not widget.open_button.isEnabled()
 
 
-def test_a_store_of_several_volumes_opens_as_its_worklist(close_viewers, cases_path):
+def test_a_store_of_several_volumes_opens_as_its_worklist(close_viewers, cases_path, monkeypatch):
+    """The docks are those of the test before."""
     import napari
 
+    from ctpipe.review import view
+
+    docked = []
+    monkeypatch.setattr(view, "dock_room", lambda viewer, room: docked.append((viewer, room)))
     viewer = napari.Viewer(show=False)
     close_viewers.append(viewer)
     viewer.open(str(cases_path), plugin="ctpipe")
-    assert "Worklist" in viewer.window.dock_widgets
+    assert docked[0][0] is viewer
+    assert len(docked[0][1].worklist) == 4
     assert [layer.name for layer in viewer.layers] == ["CT aaaa0000", "prediction 5be1c0ff"]
-
-
-def test_closing_the_window_lets_the_copy_go(opened, store_path):
-    first = opened(labels=RUN)
-    first.layers["correction"].paint((PLANE, 60, 80), 2)
-    folder = first.layers["correction"].metadata["ctpipe"]["copy"]
-    first.close()
-    settle(3)
-    second = opened()
-    assert second.layers["correction"].metadata["ctpipe"]["copy"] == folder
+    docked[0][1].close()
 
 
 def test_a_snapshot_shows_the_window_with_the_labels_and_makes_no_copy(display, store_path, tmp_path):

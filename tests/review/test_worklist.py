@@ -8,13 +8,14 @@ from napari.components import ViewerModel
 from worklist_store import FIRST, SECOND, A, B, C, D, add_labels
 
 from ctpipe.errors import NotThereError, StoreFaultError, UsageError
-from ctpipe.review import case_scores
+from ctpipe.review import case_scores, lazy
 from ctpipe.review.case_status import Decision, Status, add_status, read_status
 from ctpipe.review.cases import Case, Order, arranged, passing
 from ctpipe.review.preload import BlockCache
 from ctpipe.review.session import ReviewSession
 from ctpipe.review.worklist import Worklist
-from ctpipe.store import Labels, Series, open_store
+from ctpipe.store import open_store
+from ctpipe.store.reader import LevelArray
 from ctpipe.words import LabelKind
 
 
@@ -276,25 +277,40 @@ def test_a_blinded_reviewer_sees_no_truth_no_dice_and_no_other_reviewer(worklist
 
 
 def test_the_next_case_is_in_memory_before_it_is_asked_for(worklist, monkeypatch):
+    """Opened, shown on its plane, and looked at on every level of it, without a read of the store's arrays."""
+    monkeypatch.setattr(lazy, "BLOCKS", lazy.SlabCache(64 << 20))
     worklist.arrange("patient")
     worklist.open()
     worklist.preloader.wait()
-    reads = []
-    for kind in (Series, Labels):
-        plain = kind.read_planes
-        monkeypatch.setattr(
-            kind, "read_planes", lambda self, *a, _plain=plain, **o: reads.append((self, a, o)) or _plain(self, *a, **o)
-        )
+    plain, reads = LevelArray.read, []
+    monkeypatch.setattr(LevelArray, "read", lambda self, *cut: reads.append((self.what, cut)) or plain(self, *cut))
     with monkeypatch.context() as patch:
         patch.setattr(worklist.preloader, "load", lambda *_: None)
         worklist.next()
     assert worklist.current == B
     image, labels = worklist.session.viewer.layers
     plane = round((worklist.session.viewer.dims.point[0] - 100) / 2.5)
+    shown = [np.asarray(layer.data[0][plane]) for layer in (image, labels)]
     for layer in (image, labels):
-        np.asarray(layer.data[0][plane])
         np.asarray(layer.data[1])
     assert reads == []
+    series = worklist.session.series
+    assert np.array_equal(shown[0], series.read_planes(plane, plane + 1)[0])
+    assert np.array_equal(shown[1], series.labels[SECOND].read_planes(plane, plane + 1)[0])
+    assert reads
+
+
+def test_a_cut_across_blocks_that_are_read_ahead_is_the_stores(cases_path):
+    cache = BlockCache()
+    series = open_store(cases_path)[A]
+    ahead = cache.of(series).arrays[0]
+    cut = (20, 37, slice(3, 90), slice(7, 144))
+    assert cache.cut(series, 20, 37, 0) is None
+    assert np.array_equal(ahead.read(*cut), series.arrays[0].read(*cut)), "nothing is in memory"
+    for start, stop in ((0, 32), (32, 40)):
+        cache.load(series, start, stop, 0, set())
+    assert len(cache.cut(series, 20, 37, 0)) == 2
+    assert np.array_equal(ahead.read(*cut), series.arrays[0].read(*cut))
 
 
 def test_what_is_read_ahead_stays_under_its_budget(cases_path):
