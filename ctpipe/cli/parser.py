@@ -335,7 +335,7 @@ ctpipe deploy status
 """)  # fmt: skip
     verb.add_argument("action", choices=["up", "run", "status"])
     verb.add_argument("flow", nargs="?", metavar="FLOW",
-                      help="ingest, train, infer, evaluate, patches or export (for run)")  # fmt: skip
+                      help="ingest, train, infer, post, evaluate, patches or export (for run)")  # fmt: skip
     verb.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="VALUE is text or JSON")
     verb.add_argument("--watch", action="store_true", help="wait for the end; exit code 3 when the flow fails")
     _json(verb)
