@@ -273,6 +273,20 @@ def test_other_readers_open_a_layer(layered) -> None:
     yaozarrs.validate_zarr_store(str(series.path))
 
 
+def test_napari_gets_layers_hidden_between_the_ct_and_the_labels(layered) -> None:
+    from ctpipe.review.reader import read
+
+    series, run = only(layered)
+    found = read(str(series.path))
+    assert [kind for _, _, kind in found] == ["image"] * (1 + len(NAMES)) + ["labels"]
+    told = {options["metadata"]["ctpipe"].get("layer"): (levels, options) for levels, options, _ in found}
+    for name in NAMES:
+        levels, options = told[name]
+        assert (options["visible"], options["contrast_limits"]) == (False, (0, 255))
+        assert np.array_equal(np.asarray(levels[0]), series.labels[run].layers[name].array)
+    assert told["probability-2"][1]["name"] == f"probability-2 livertumor {run[:8]}"
+
+
 @pytest.mark.parametrize("fill", ["linear", "nearest"])
 def test_a_classifiers_layers_lie_on_the_grid_of_its_labels(made, tmp_path, fill) -> None:
     """By the fill of the labels: where the highest probability is clear, it is the label's."""
