@@ -249,6 +249,20 @@ def test_layers_that_were_never_committed_are_garbage_and_those_without_labels_a
     assert not folder.exists()
 
 
+def test_what_was_committed_after_garbage_was_looked_for_stays(layered, tmp_path) -> None:
+    """The look is taken before the lease: a writer may end in between. Of a volume the table of planes stays too."""
+    from ctpipe.store import gc
+
+    store = shutil.copytree(layered, tmp_path / "S")
+    series, run = only(store)
+    before = same_bytes(store)
+    volume = str(series.path.relative_to(store))
+    assert gc._sweep(store, f"{volume}/layers/{run}", [series.path / "layers" / run], False, 60.0) == []
+    planes = store / "planes" / f"{series.id}.parquet"
+    assert gc._sweep(store, volume, [series.path, planes], False, 60.0) == []
+    assert same_bytes(store) == before
+
+
 def test_what_cannot_be_had_is_refused_before_any_work(made, tmp_path) -> None:
     store = shutil.copytree(made[0], tmp_path / "S")
     before = same_bytes(store)
