@@ -35,6 +35,14 @@ class LabelKind(StrEnum):
     REVIEW = "review"  # a person's correction
 
 
+class LayerKind(StrEnum):
+    """What of a run is kept beside its labels, where it is asked for: uint8 at every voxel."""
+
+    PROBABILITIES = "probabilities"  # of each class, a layer each
+    ENTROPY = "entropy"  # of the class probabilities, as a share of its highest
+    SPREAD = "spread"  # of the probabilities over the folds of a model: their standard deviation
+
+
 class Source(StrEnum):
     """Whose labels are taken for true."""
 

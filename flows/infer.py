@@ -20,6 +20,7 @@ def infer(
     exact: Literal["auto", "required"] = "auto",
     device: Literal["cpu", "cuda"] = "cpu",
     uncertainty: bool = False,
+    layers: list[Literal["probabilities", "entropy", "spread"]] | None = None,
 ) -> State[None]:
     """Label the volumes of `store` (or only `series`) with the model in the folder `model`.
 
@@ -27,9 +28,10 @@ def infer(
     exact: `required` fails for a classifier that would have to run window by window, at hundreds of times the cost.
     device: `cuda` runs on workers that were started with the resource GPU, or on the GPU of the machine.
     uncertainty: also note how unsure the model is of each volume, which orders the next worklist.
+    layers: what is kept of each voxel beside the labels; of runs that are there, only the layers that lack are made.
     A run that was interrupted goes on where it stopped; one that is there is not computed again.
     """
-    report = infer_stage(store, model, series, exact, device, uncertainty)
+    report = infer_stage(store, model, series, exact, device, uncertainty, list(layers or []))
     show(report, store)
     done, failed = len(report["runs"]), len(report["failed"])
     return outcome(done, failed, f"{done} volumes labelled" + (f", {failed} failed" if failed else ""))
@@ -37,7 +39,7 @@ def infer(
 
 @task(name="infer", persist_result=False)
 def infer_stage(
-    store: str, model: str, series: list[str] | None, exact: str, device: str, uncertainty: bool
+    store: str, model: str, series: list[str] | None, exact: str, device: str, uncertainty: bool, layers: list[str]
 ) -> dict[str, Any]:
     """One call of the pipeline; its report as plain data."""
     from ctpipe import pipeline  # heavy: deploying a flow needs only its signature
@@ -45,7 +47,7 @@ def infer_stage(
     return run_stage(
         "infer",
         lambda progress: pipeline.infer(
-            store, model, series, exact=exact, device=device, uncertainty=uncertainty, progress=progress
+            store, model, series, exact=exact, device=device, uncertainty=uncertainty, layers=layers, progress=progress
         ).as_json(),
     )
 

@@ -15,6 +15,7 @@ DIGEST = r"^[0-9a-f]{4,64}$"
 PATIENT = r"^p-[0-9a-f]{4,16}$"
 RECIPE = r"^([A-Za-z0-9_-]+|(/|[A-Za-z]:[\\/]).+\.toml)$"
 LABELS = r"^(truth(-[0-9a-f]+)?|review-[0-9A-Za-z-]+|[0-9a-f]{4,64})$"
+STEPS = r"^\s*[a-z0-9-]+=[^;=/\\]+(;\s*([a-z0-9-]+=[^;=/\\]+)?)*$"
 TARGET = r"^(pacs(\+tls)?|dicomweb\+https?)://[^?#]+(\?aet=[A-Za-z0-9_.-]{1,16})?$"
 CLASSES = r"^([^/\\]+=[0-9]+(:[^/\\]+)?|(/|[A-Za-z]:[\\/]).+\.toml)$"
 
@@ -34,4 +35,5 @@ Target = Annotated[str, Field(pattern=TARGET, description="pacs://AET@HOST:PORT 
 Digest = Annotated[str, Field(pattern=DIGEST, description="series id or run key as `ctpipe ls` shows it, or its start")]
 Patient = Annotated[str, Field(pattern=PATIENT, description="patient as `ctpipe ls` shows it (p-…), never a PatientID")]
 RecipeName = Annotated[str, Field(pattern=RECIPE, description="name of a recipe, or absolute path of its TOML file")]
+Steps = Annotated[str, Field(pattern=STEPS, description="largest=liver; fill=liver; min-mm3=lesion:30")]
 Classes = Annotated[str, Field(pattern=CLASSES, description="liver=1,livertumor=2, or absolute path of a TOML file")]

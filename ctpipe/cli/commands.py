@@ -177,6 +177,7 @@ def ls(args: argparse.Namespace) -> int:
             "grid_id": series.grid.grid_id,
             "labels": {
                 name: {"kind": str(labels.kind), "classes": {str(k): v for k, v in labels.classes.items()}}
+                | ({"layers": list(labels.layers)} if labels.layers else {})
                 for name, labels in series.labels.items()
             },
         }
@@ -188,7 +189,8 @@ def ls(args: argparse.Namespace) -> int:
     rows = [
         (v["id"], v["patient"], _shape(v["shape"]), " ".join(f"{mm:.3g}" for mm in v["spacing"]),
          " ".join(store[v["id"]].grid.letters),
-         ", ".join(f"{name} ({label['kind']})" for name, label in v["labels"].items()) or "-")
+         ", ".join(f"{name} ({', '.join((label['kind'], *label.get('layers', ())))})"
+                   for name, label in v["labels"].items()) or "-")
         for v in volumes
     ]  # fmt: skip
     print_table(("volume", "patient", "shape z y x", "spacing mm", "axes to", "labels"), rows)
@@ -229,7 +231,7 @@ def infer(args: argparse.Namespace) -> int:
             return plans.show(plan, args.json)
     with progress_lines() as progress, _client(args.cluster) as client:
         report = pipeline.infer(args.store, args.model, args.series, client, **how, uncertainty=args.uncertainty,
-                                progress=progress)  # fmt: skip
+                                layers=args.layers, progress=progress)  # fmt: skip
     for series, fault in report.failed.items():
         print(f"ctpipe: volume {series} failed: {fault}", file=sys.stderr)
     if args.json:
@@ -237,9 +239,10 @@ def infer(args: argparse.Namespace) -> int:
         return report.exit_code
     rows = [(run.series, run.run, run.windows, run.slabs, f"{run.seconds:.1f}",
              "was there" if run.known else f"{run.resumed} slab(s) kept" if run.resumed else "new",
-             *([] if run.uncertainty is None else [f"{run.uncertainty:.4f}"]))
+             *([] if run.uncertainty is None else [f"{run.uncertainty:.4f}"]),
+             *([", ".join(run.layers)] if args.layers else []))
             for run in report.runs]  # fmt: skip
-    last = ("uncertainty",) if args.uncertainty else ()
+    last = (*(("uncertainty",) if args.uncertainty else ()), *(("layers",) if args.layers else ()))
     print_table(("volume", "run", "windows", "slabs", "seconds", "state", *last), rows)
     if report.runs:
         print(f"next: ctpipe evaluate {args.store} --run {report.runs[0].run}   or   ctpipe review {args.store}")

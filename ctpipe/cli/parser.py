@@ -193,6 +193,8 @@ ctpipe infer S --model MODEL
 ctpipe infer S --model MODEL --series 7f3a9c 02bd11       unambiguous beginnings will do
 ctpipe infer S --model MODEL --plan                       what it would cost, and whether it fits
 ctpipe infer S --model MODEL --uncertainty                and how unsure the model is of each volume
+ctpipe infer S --model MODEL --layers entropy             and at each voxel, kept beside the labels
+ctpipe infer S --model MODEL --layers probabilities entropy spread
 """)  # fmt: skip
     _store(verb)
     verb.add_argument("--model", required=True, metavar="MODEL",
@@ -204,8 +206,12 @@ ctpipe infer S --model MODEL --uncertainty                and how unsure the mod
                       help="required: refuse a classifier that would have to run window by window (default: auto)")
     verb.add_argument("--uncertainty", action="store_true",
                       help="also note how unsure the model is of each volume: the order of the next worklist")
+    verb.add_argument("--layers", nargs="+", choices=["probabilities", "entropy", "spread"], default=[],
+                      help="also keep, in steps of 1/255 at each voxel: the probability of each class, the entropy of "
+                           "the probabilities, their standard deviation over folds; of runs that are there, only these")
     verb.add_argument("--plan", action="store_true",
-                      help="do nothing: tell windows, FLOPs, memory, tasks and time; exit 4 where it does not fit")
+                      help="do nothing: tell windows, FLOPs, memory, tasks and time, without layers; exit 4 where it "
+                           "does not fit")
     _cluster(verb)
     _json(verb)
 
@@ -283,9 +289,11 @@ ctpipe gc S
 def _rm(verbs: Any) -> None:
     verb = _verb(verbs, "rm", "remove a volume with all that was derived from it, or one run", commands.rm, """
 ctpipe rm S 7f3a9c
+ctpipe rm S 4be1/entropy      one layer of a run; its labels stay
 """)  # fmt: skip
     _store(verb)
-    verb.add_argument("target", metavar="SERIES|RUN", help="a volume's id or a label group's name, or its beginning")
+    verb.add_argument("target", metavar="SERIES|RUN",
+                      help="a volume's id or a label group's name, or its beginning; RUN/LAYER for one layer")
 
 
 def _models(verbs: Any) -> None:
@@ -327,7 +335,7 @@ ctpipe deploy status
 """)  # fmt: skip
     verb.add_argument("action", choices=["up", "run", "status"])
     verb.add_argument("flow", nargs="?", metavar="FLOW",
-                      help="ingest, train, infer, evaluate, patches or export (for run)")  # fmt: skip
+                      help="ingest, train, infer, post, evaluate, patches or export (for run)")  # fmt: skip
     verb.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="VALUE is text or JSON")
     verb.add_argument("--watch", action="store_true", help="wait for the end; exit code 3 when the flow fails")
     _json(verb)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,16 +24,17 @@ from ctpipe.patches import PlaneReader, WindowGrid
 from ctpipe.pipeline import organ
 from ctpipe.pipeline.doubting import Doubts, noted
 from ctpipe.pipeline.keys import run_key
+from ctpipe.pipeline.layering import SlabLayers, commit_layers, layer_writers, layers_done, layers_lease
 from ctpipe.pipeline.loaded import model_of
 from ctpipe.pipeline.reports import Run
 from ctpipe.pipeline.runs import continued, continued_record, run_record, windows_of
 from ctpipe.pipeline.stages import SlabCounter
 from ctpipe.pipeline.waves import Wave, Work
+from ctpipe.predict import SCORE_SCALE, score_centres
 from ctpipe.predict import doubts as doubts_of
-from ctpipe.predict import score_centres
 from ctpipe.store import GroupWriter, Labels, LabelsMeta, Series, SlabRecord, Store, open_store
 from ctpipe.volume import Level, Slab
-from ctpipe.words import Device, LabelKind, Region
+from ctpipe.words import Device, LabelKind, LayerKind, Region
 
 # A centre above this is evaluated as body; below it is air or lung.
 BODY_HU = -500
@@ -51,26 +54,30 @@ class PredictTask:
     before: str | None  # label group of the earlier run
     device: Device
     doubt: bool = False  # tell how unsure the model is of its centres
+    layers: tuple[GroupWriter, ...] = ()  # of the run, to be written too
 
 
 @dataclass(frozen=True)
 class SlabOutcome:
     """What a task gives back. windows: centres evaluated; found: the slab lay there whole already.
 
-    doubts: of `predict.doubts`, where they were asked for and the slab was computed.
+    doubts: of `predict.doubts`, where they were asked for and the slab was computed. layers: a record of each layer.
     """
 
     record: SlabRecord
     windows: int
     found: bool
     doubts: NDArray[np.int64] | None = None
+    layers: tuple[SlabRecord, ...] = ()
 
 
 def volume_work(
     store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device,
-    uncertainty: bool = False,
+    uncertainty: bool = False, layers: Sequence[LayerKind] = (),
 ) -> Work[Run]:  # fmt: skip
     """The run of `model`, which lies in `folder`, over one volume; `uncertainty`: noted in the store as well.
+
+    layers: written beside the labels.
 
     Where memory runs out, it begins again under the key of half the micro-batch, and the record of its first key says
     so: the next call goes there at once. No volume is mixed of both. BudgetError where nothing smaller is left.
@@ -85,7 +92,8 @@ def volume_work(
         model = as_continued(store, series, model, device, before.name if before else None)
         key, smaller = run_key(series, model, device, before.name if before else None), model.sizes.half()
         try:
-            run, doubts = yield from _run(store, series, model, folder, counter, device, before, reference, uncertainty)
+            run, doubts = yield from _run(store, series, model, folder, counter, device, before, reference,
+                                          uncertainty, layers)  # fmt: skip
             break
         except MemoryError as error:
             if smaller is None:
@@ -125,34 +133,47 @@ def as_continued(store: Store, series: Series, model: Model, device: Device, bef
 
 
 def _run(store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device,
-         before: Labels | None, reference: float | None, uncertainty: bool) -> Work[tuple[Run, Doubts]]:
+         before: Labels | None, reference: float | None, uncertainty: bool,
+         layers: Sequence[LayerKind]) -> Work[tuple[Run, Doubts]]:
     """One run with the sizes that `model` has, and where uncertainty is wanted the doubts of the slabs it computed."""
     began = time.monotonic()
     key = run_key(series, model, device, before.name if before else None)
-    writer = store.labels_writer(series.id, labels_meta(key, series, model, before.name if before else None, reference))
-    slabs = writer.slabs
-    if writer.committed:
+    meta = labels_meta(key, series, model, before.name if before else None, reference)
+    writer, layered = store.labels_writer(series.id, meta), layer_writers(store, series, meta, model, layers)
+    slabs, known = writer.slabs, writer.committed
+    if known and not layered:
         counter.add(len(slabs))
         return Run(series.id, key, windows_of(store, key), time.monotonic() - began, len(slabs), 0, known=True), {}
-    with store.lease(writer.target) as lease:
+    with ExitStack() as held:
+        lease = None if known else held.enter_context(store.lease(writer.target))
+        layers_held = held.enter_context(layers_lease(store, layered))
         writer.prepare()
         tasks = [PredictTask(str(store.root), series.id, str(folder), model.sizes, writer, slab, reference,
-                             before.name if before else None, device, uncertainty) for slab in slabs]  # fmt: skip
+                             before.name if before else None, device, uncertainty, layered)
+                 for slab in slabs]  # fmt: skip
         try:
             outcomes: list[SlabOutcome] = yield Wave(predict_slab, tasks)
-        except MemoryError:
-            writer.discard()
+        except MemoryError as error:
+            if known:  # of labels that are there the sizes are settled
+                raise BudgetError(f"series {series.id}: out of memory while its layers were made",
+                                  "run on fewer workers, or on machines with more memory") from error
+            for begun in (*layered, writer):
+                begun.discard()
             raise
-        writer.commit([outcome.record for outcome in outcomes], lease)
-    run = Run(series.id, key, sum(outcome.windows for outcome in outcomes), time.monotonic() - began, len(slabs),
-              sum(outcome.found for outcome in outcomes))  # fmt: skip
-    store.write_run(key, run_record(run, series, device, {
-        "model": model.digest,
-        "recipe": model.recipe.name,
-        "before": before.name if before else None,
-        "reference_hu": reference,
-        "settings": {**model.recipe.as_dict()["predict"], **asdict(model.sizes)},
-    }))  # fmt: skip
+        if lease is not None:
+            writer.commit([outcome.record for outcome in outcomes], lease)
+        commit_layers(layered, [outcome.layers for outcome in outcomes], layers_held)
+    windows = windows_of(store, key) if known else sum(outcome.windows for outcome in outcomes)
+    run = Run(series.id, key, windows, time.monotonic() - began, len(slabs),
+              0 if known else sum(outcome.found for outcome in outcomes), known)  # fmt: skip
+    if not known:
+        store.write_run(key, run_record(run, series, device, {
+            "model": model.digest,
+            "recipe": model.recipe.name,
+            "before": before.name if before else None,
+            "reference_hu": reference,
+            "settings": {**model.recipe.as_dict()["predict"], **asdict(model.sizes)},
+        }))  # fmt: skip
     return run, {slab.index: outcome.doubts for slab, outcome in zip(slabs, outcomes, strict=True)
                  if outcome.doubts is not None}  # fmt: skip
 
@@ -171,15 +192,16 @@ def labels_meta(
 
 # ---------------------------------------------------------------------------------------------- in a worker
 def predict_slab(task: PredictTask) -> SlabOutcome:
-    """Predict and write one slab, unless it already lies there whole."""
-    done = task.writer.done(task.slab)
-    if done is not None:
-        return SlabOutcome(done, 0, found=True)
+    """Predict and write one slab and its layers, unless they already lie there whole."""
+    done, layered = task.writer.done(task.slab), layers_done(task.layers, task.slab)
+    if done is not None and layered is not None:
+        return SlabOutcome(done, 0, found=True, layers=layered)
     model = model_of(task.model, task.device).sized(task.sizes)
     series = open_store(task.store)[task.series]
     scored = _scored(model, series, task)
-    record = task.writer.write_slab(task.slab, _slab_labels(model, series, task.slab, scored))
-    return SlabOutcome(record, scored.windows, found=False, doubts=_doubts(scored) if task.doubt else None)
+    record = done or task.writer.write_slab(task.slab, _slab_labels(model, series, task.slab, scored))
+    layered = _write_layers(model, series, task, scored) if layered is None else layered
+    return SlabOutcome(record, scored.windows, done is not None, _doubts(scored) if task.doubt else None, layered)
 
 
 def doubt_slab(task: PredictTask) -> Doubts:
@@ -216,6 +238,21 @@ def _slab_labels(model: Model, series: Series, slab: Slab, scored: _Scored) -> N
     coarse = reduce.label_planes(scored.scores, scored.planes, predict.stride, predict.fill, scored.band.start,
                                  scored.band.stop, level.grid.shape)  # fmt: skip
     return reduce.refine(coarse, level.factors, (slab.planes, series.grid.shape.y, series.grid.shape.x))
+
+
+def _write_layers(model: Model, series: Series, task: PredictTask, scored: _Scored) -> tuple[SlabRecord, ...]:
+    """Write the layers of one slab: its probabilities lie on the labels' grid by the same fill as the labels."""
+    level, predict = input_level(series, model), model.recipe.predict
+    planes = reduce.share_planes(scored.scores, scored.planes, predict.stride, predict.fill, scored.band.start,
+                                 scored.band.stop, level.grid.shape, SCORE_SCALE)  # fmt: skip
+    with SlabLayers(task.layers, model) as layers:
+        layers.begin(task.slab)
+        for n, likely in enumerate(planes):
+            start = task.slab.start + n * level.factors.z
+            made = [reduce.refine(plane[None], level.factors, (1, *series.grid.shape[1:]))[0]
+                    for plane in layers.planes(likely, None)]  # fmt: skip
+            layers.put_made(task.slab, start, min(start + level.factors.z, task.slab.stop), made)
+        return layers.write(task.slab)
 
 
 def _doubts(scored: _Scored) -> NDArray[np.int64]:

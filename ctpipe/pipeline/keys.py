@@ -17,6 +17,7 @@ from ctpipe.words import Device
 PREDICT_ALGORITHM = "lattice-dense-2"
 SEGMENT_ALGORITHM = "stream-1"
 TRUTH_ALGORITHM = "truth-1"
+LAYER_ALGORITHM = "layers-1"
 
 
 def digest_of(value: Any) -> str:

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, TypeVar, overload
@@ -20,6 +21,7 @@ from ctpipe.errors import RunError, UsageError
 from ctpipe.models import Model, Segmenter, load_model
 from ctpipe.models.device import ready
 from ctpipe.pipeline import classifying, segmenting
+from ctpipe.pipeline.layering import checked_layers
 from ctpipe.pipeline.planning import plan_runs
 from ctpipe.pipeline.plans import InferPlan
 from ctpipe.pipeline.reports import InferReport, Run
@@ -29,7 +31,7 @@ from ctpipe.pipeline.waves import Volume, Work, run_volumes
 from ctpipe.predict import notes, require_exact
 from ctpipe.store import Store
 from ctpipe.volume import slabs_of
-from ctpipe.words import Device, Exact, Progress
+from ctpipe.words import Device, Exact, LayerKind, Progress
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -45,6 +47,7 @@ def infer(
     exact: Exact | str = Exact.AUTO,
     device: Device | str = Device.CPU,
     uncertainty: bool = False,
+    layers: Sequence[LayerKind | str] | str = (),
     progress: Progress = None,
 ) -> InferReport: ...
 
@@ -73,6 +76,7 @@ def infer(
     exact: Exact | str = Exact.AUTO,
     device: Device | str = Device.CPU,
     uncertainty: bool = False,
+    layers: Sequence[LayerKind | str] | str = (),
     progress: Progress = None,
 ) -> InferReport | InferPlan:
     """Predict every volume of `store` (or only `series`, ids or unambiguous prefixes) with `model`.
@@ -82,12 +86,14 @@ def infer(
     key; `cuda` goes to workers that were started with the resource GPU, or to the GPU of this machine. One failing
     volume does not stop the others: it is in the report. uncertainty: also note in the store how unsure the model is of
     each volume (mean entropy of what it labels, 0 to 1), from the same pass; where a run lies there already, its scores
-    are found again. plan: do nothing, tell what it would cost and whether it fits.
+    are found again. layers: also keep of each run its class `probabilities`, their `entropy` and, of a model with
+    folds, their `spread` (`series.labels[run].layers`); only those that lack are made. plan: do nothing, tell what it
+    would cost and whether it fits.
     """
     wished, on = _word(Exact, "exact", exact), _word(Device, "device", device)
     target = store if isinstance(store, Store) else store_for_writing(store)
     loaded = model if isinstance(model, Model | Segmenter) else load_model(model)
-    told = _told(loaded, wished)
+    told, kinds = _told(loaded, wished), checked_layers(layers, loaded)
     for note in told:  # before the work, which may be long
         logging.getLogger("ctpipe").warning("%s", note)
     wanted = [series] if isinstance(series, str) else list(series) if series else sorted(target)
@@ -101,10 +107,12 @@ def infer(
     with _workers_for(on, n_slabs, client, threads) as workers:
         spans = segmenting.spans_for(_workers(workers), len(chosen))
         volumes = [
-            Volume(name, _work(target, name, loaded, folder, counter, on, spans, uncertainty)) for name in chosen
+            Volume(name, _work(target, name, loaded, folder, counter, on, spans, uncertainty, kinds))
+            for name in chosen
         ]
         runs, failed = run_volumes(workers, volumes, counter, on)
-    return InferReport(tuple(runs.values()), failed, told)
+    done = runs.values() if not kinds else [replace(run, layers=_layers_of(target, run)) for run in runs.values()]
+    return InferReport(tuple(done), failed, told)
 
 
 def uncertainty_of(
@@ -143,11 +151,17 @@ def _work(
     device: Device,
     spans: int,
     uncertainty: bool,
+    layers: Sequence[LayerKind],
 ) -> Callable[[], Work[Run]]:
     """What begins the work on one volume."""
     if isinstance(model, Segmenter):
-        return lambda: segmenting.volume_work(store, store[series], model, folder, counter, device, spans, uncertainty)
-    return lambda: classifying.volume_work(store, store[series], model, folder, counter, device, uncertainty)
+        return lambda: segmenting.volume_work(store, store[series], model, folder, counter, device, spans, uncertainty,
+                                              layers)  # fmt: skip
+    return lambda: classifying.volume_work(store, store[series], model, folder, counter, device, uncertainty, layers)
+
+
+def _layers_of(store: Store, run: Run) -> tuple[str, ...]:
+    return tuple(store[run.series].labels[run.run].layers)
 
 
 def _told(model: Model | Segmenter, wished: Exact) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ class Run:
 
     windows: centres evaluated; slabs: of the volume; resumed: slabs that an earlier, interrupted call had finished;
     known: the run was committed before and no label was computed. uncertainty: mean entropy of what was labelled,
-    0 (sure) to 1, where it was asked for.
+    0 (sure) to 1, where it was asked for. layers: that are there now, of a call that asked for some.
     """
 
     series: str
@@ -109,9 +109,11 @@ class Run:
     resumed: int
     known: bool = False
     uncertainty: float | None = None
+    layers: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        told = {} if self.uncertainty is None else {"uncertainty": round(self.uncertainty, 6)}
+        told: dict[str, Any] = {} if self.uncertainty is None else {"uncertainty": round(self.uncertainty, 6)}
+        told |= {"layers": list(self.layers)} if self.layers else {}
         return {"series": self.series, "run": self.run, "windows": self.windows, "seconds": round(self.seconds, 3),
                 "slabs": self.slabs, "resumed": self.resumed, **told}  # fmt: skip
 

@@ -12,8 +12,9 @@ sum wins, ties go to the lower class.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,13 +50,7 @@ def label_planes(scores: NDArray[np.int32], z_planes: Sequence[int], stride: ZYX
         `centre_planes` must be there, others do no harm. UsageError where one lacks or the lattice does not fit.
     """
     n_planes, height, width = shape
-    counts = (len(z_planes), -(-height // stride.y), -(-width // stride.x))
-    if scores.shape[:3] != counts:
-        raise UsageError(f"scores {scores.shape[:3]} do not lie on the lattice {counts}", "score the same stride")
-    place = {plane: index for index, plane in enumerate(z_planes)}
-    lacking = [plane for plane in centre_planes(stride.z, start, stop, n_planes, fill) if plane not in place]
-    if lacking:
-        raise UsageError(f"no scores for lattice planes {lacking}", "score all of reduce.centre_planes")
+    place = _places(scores, z_planes, stride, fill, start, stop, shape)
     y_axis = _neighbours(np.arange(height), stride.y, height, fill)
     x_axis = _neighbours(np.arange(width), stride.x, width, fill)
     out = np.empty((stop - start, height, width), np.uint8)
@@ -65,13 +60,59 @@ def label_planes(scores: NDArray[np.int32], z_planes: Sequence[int], stride: ZYX
         if fill is Fill.NEAREST:  # one centre decides: its class is found on the lattice and then spread
             out[i] = _highest(plane)[np.ix_(y_axis[0], x_axis[0])]
             continue
-        if weight[i]:
-            after = scores[place[int(upper[i]) * stride.z]]
-            mixed = plane * np.int64(stride.z - weight[i]) + after * np.int64(weight[i])
-        else:
-            mixed = plane.astype(np.int64)
-        out[i] = _interpolated_highest(mixed, stride, y_axis, x_axis)
+        after = scores[place[int(upper[i]) * stride.z]] if weight[i] else None
+        out[i] = _interpolated_highest(_mixed(plane, after, stride.z, weight[i]), stride, y_axis, x_axis)
     return out
+
+
+def share_planes(scores: NDArray[np.int32], z_planes: Sequence[int], stride: ZYX, fill: Fill, start: int, stop: int,
+                 shape: Sequence[int], one: int) -> Iterator[NDArray[np.float32]]:
+    """What `label_planes` takes the highest of: shares of one (classes, y, x) of planes start..stop-1, one by one.
+
+    Arguments as of `label_planes`; one: the score that stands for 1. At most classes x one plane is held.
+    """
+    n_planes, height, width = shape
+    place = _places(scores, z_planes, stride, fill, start, stop, shape)
+    y_axis = _neighbours(np.arange(height), stride.y, height, fill)
+    x_axis = _neighbours(np.arange(width), stride.x, width, fill)
+    lower, upper, weight = _neighbours(np.arange(start, stop), stride.z, n_planes, fill)
+    whole = 1 if fill is Fill.NEAREST else stride.z * stride.y * stride.x
+    for i in range(stop - start):
+        plane = scores[place[int(lower[i]) * stride.z]]
+        out = np.empty((scores.shape[-1], height, width), np.float32)
+        if fill is Fill.NEAREST:
+            mixed = plane
+        else:  # of a plane without an upper neighbour, the lower one counts in full
+            upper_plane = scores[place[int(upper[i]) * stride.z]] if weight[i] else plane
+            mixed = _mixed(plane, upper_plane, stride.z, weight[i])
+        for number, found in enumerate(out):
+            if fill is Fill.NEAREST:
+                voxels = mixed[..., number][np.ix_(y_axis[0], x_axis[0])]
+            else:
+                voxels = _between(_between(mixed[..., number], stride.y, y_axis).T, stride.x, x_axis).T
+            np.divide(voxels, whole * one, out=found, casting="same_kind")
+        yield out
+
+
+def _places(scores: NDArray[np.int32], z_planes: Sequence[int], stride: ZYX, fill: Fill, start: int, stop: int,
+            shape: Sequence[int]) -> dict[int, int]:
+    """{lattice plane: its index in scores}; UsageError where one lacks or the lattice does not fit."""
+    n_planes, height, width = shape
+    counts = (len(z_planes), -(-height // stride.y), -(-width // stride.x))
+    if scores.shape[:3] != counts:
+        raise UsageError(f"scores {scores.shape[:3]} do not lie on the lattice {counts}", "score the same stride")
+    place = {plane: index for index, plane in enumerate(z_planes)}
+    lacking = [plane for plane in centre_planes(stride.z, start, stop, n_planes, fill) if plane not in place]
+    if lacking:
+        raise UsageError(f"no scores for lattice planes {lacking}", "score all of reduce.centre_planes")
+    return place
+
+
+def _mixed(plane: NDArray[np.int32], after: NDArray[np.int32] | None, stride: int, weight: Any) -> NDArray[np.int64]:
+    """A lattice plane between two, as whole numbers; the plane as it is where there is none after it."""
+    if after is None:
+        return plane.astype(np.int64)
+    return plane * np.int64(stride - weight) + after * np.int64(weight)
 
 
 def refine(labels: NDArray[np.uint8], factors: ZYX, shape: Sequence[int]) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from ctpipe.store import Labels, Series
+    from ctpipe.store import Labels, Layer, Series
     from ctpipe.volume import Grid
 
     LayerData = tuple[Any, dict[str, Any], str]
@@ -51,7 +51,7 @@ def placement(grid: Grid) -> dict[str, Any]:
     }
 
 
-def lazy_levels(volume: Series | Labels) -> list[LazyLevel]:
+def lazy_levels(volume: Series | Labels | Layer) -> list[LazyLevel]:
     """The pyramid, read when shown: blocks of it, in one cache of bounded size, each checked by the store."""
     return [LazyLevel(volume, level.number) for level in volume.levels]
 
@@ -95,6 +95,23 @@ def labels_layer(labels: Labels, visible: bool = True) -> LayerData:
     only = np.array(levels[0])
     only.setflags(write=False)
     return only, {**options, "multiscale": False}, "labels"
+
+
+def run_layer(layer: Layer) -> LayerData:
+    """A probability, the entropy or the spread of a run, hidden until it is asked for: multiscale and lazy."""
+    of = "" if layer.class_name is None else f" {layer.class_name}"
+    stated = {"labels": layer.run, "layer": layer.name, "scale": layer.scale}
+    options = {
+        "name": f"{layer.name}{of} {layer.run[:8]}",
+        "multiscale": True,
+        "colormap": "magma",
+        "blending": "additive",
+        "contrast_limits": (0, 255),
+        "visible": False,
+        "metadata": {"ctpipe": {**_facts(layer.series_id, layer.grid), **stated}},
+        **placement(layer.grid),
+    }
+    return lazy_levels(layer), options, "image"
 
 
 def label_look(classes: Mapping[int, str]) -> dict[str, Any]:

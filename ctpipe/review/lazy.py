@@ -22,7 +22,7 @@ from ctpipe.patches.slab_cache import SlabCache
 from ctpipe.words import ZYX
 
 if TYPE_CHECKING:
-    from ctpipe.store import Labels, Series
+    from ctpipe.store import Labels, Layer, Series
 
 BUDGET = 256 << 20  # bytes of blocks: three planes of 512 x 512 x 1000 with labels, one at full resolution, take half
 BLOCK = ZYX(16, 128, 128)  # the inner chunks of the store: what is decoded at least
@@ -37,7 +37,9 @@ class LazyLevel:
 
     ndim = 3
 
-    def __init__(self, volume: Series | Labels, level: int, box: tuple[range, range, range] | None = None) -> None:
+    def __init__(
+        self, volume: Series | Labels | Layer, level: int, box: tuple[range, range, range] | None = None
+    ) -> None:
         self._volume, self._level = volume, level
         whole = volume.levels[level].grid.shape
         self._box = box if box is not None else (range(whole.z), range(whole.y), range(whole.x))

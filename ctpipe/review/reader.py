@@ -36,6 +36,7 @@ def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerD
 def read(path: str | list[str]) -> list[LayerData]:
     """Layers of one volume: the CT below, its labels above, only the preferred ones of them shown; or labels alone.
 
+    Layers that runs kept (entropy, probabilities) lie between, hidden.
     A store of several volumes opens the worklist in napari's window. Raises UsageError for one where there is no
     window, since it would be a guess which volume is meant.
     """
@@ -60,12 +61,13 @@ def read(path: str | list[str]) -> list[LayerData]:
 
 
 def _volume_layers(series: Series) -> list[LayerData]:
-    from ctpipe.review.layers import image_layer, labels_layer, preferred_labels
+    from ctpipe.review.layers import image_layer, labels_layer, preferred_labels, run_layer
 
     shown = preferred_labels(series)
     # the shown group comes last, so that it lies on top
     groups = sorted(series.labels.values(), key=lambda g: (shown is not None and g.name == shown.name, g.name))
-    return [image_layer(series), *(labels_layer(g, visible=g is groups[-1]) for g in groups)]
+    layers = [run_layer(layer) for g in groups for layer in g.layers.values()]
+    return [image_layer(series), *layers, *(labels_layer(g, visible=g is groups[-1]) for g in groups)]
 
 
 def _worklist_in_window(store: Path) -> bool:

@@ -6,8 +6,10 @@ not vouch for.
 
 from ctpipe.store.commit import SlabRecord
 from ctpipe.store.gc import collect_garbage, remove
+from ctpipe.store.layers import Layer
 from ctpipe.store.leases import Lease
-from ctpipe.store.metadata import LabelsMeta, VolumeMeta
+from ctpipe.store.metadata import LabelsMeta, LayerMeta, VolumeMeta
+from ctpipe.store.scratch import PlaneScratch
 from ctpipe.store.series import Labels, Series
 from ctpipe.store.store import Store, open_store
 from ctpipe.store.verify import verify
@@ -17,7 +19,10 @@ __all__ = [
     "GroupWriter",
     "Labels",
     "LabelsMeta",
+    "Layer",
+    "LayerMeta",
     "Lease",
+    "PlaneScratch",
     "Series",
     "SlabRecord",
     "Store",

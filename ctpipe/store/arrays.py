@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpipe.store.layout import FILL_HU, FILL_LABEL, chunk_shape, shard_file, shard_shape
+from ctpipe.store.layout import chunk_shape, shard_file, shard_shape
 from ctpipe.store.shards import BLOSC_LEVEL, shard_bytes
 from ctpipe.volume import Level, Slab
 from ctpipe.words import ZYX
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 _PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 
 
-def array_document(level: Level, dtype: str, is_labels: bool) -> bytes:
+def array_document(level: Level, dtype: str, fill: int) -> bytes:
     """zarr.json of the array of one level; the same bytes each time with one zarr version."""
-    fill = FILL_LABEL if is_labels else FILL_HU
     return _document(tuple(level.grid.shape), chunk_shape(level), shard_shape(level), dtype, fill)
 
 

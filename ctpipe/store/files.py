@@ -25,7 +25,7 @@ def write_atomic(path: Path, data: bytes | memoryview, *, exclusive: bool = Fals
     """Put `data` at `path` whole and synced, file and folder; False if `exclusive` and the file is there already."""
     size = memoryview(data).nbytes
     side = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
-    with _plain_errors(path, size):
+    with plain_errors(path, size):
         _make_folder(path.parent)
         try:
             with open(side, "wb") as stream:
@@ -47,7 +47,7 @@ def write_atomic(path: Path, data: bytes | memoryview, *, exclusive: bool = Fals
 
 def open_lock(path: Path) -> int:
     """Descriptor of a file that is only locked, never read; made where there is none."""
-    with _plain_errors(path, 0):
+    with plain_errors(path, 0):
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
@@ -67,7 +67,7 @@ def sync_folder(folder: Path) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, each synced in its own parent."""
-    with _plain_errors(folder, 0):
+    with plain_errors(folder, 0):
         _make_folder(folder)
 
 
@@ -111,7 +111,7 @@ def names(folder: Path) -> list[str]:
 
 def remove(path: Path) -> bool:
     """Remove a file or a whole folder; False where there was none. The parent is synced."""
-    with _plain_errors(path, 0):
+    with plain_errors(path, 0):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.exists() or path.is_symlink():
@@ -123,7 +123,8 @@ def remove(path: Path) -> bool:
 
 
 @contextmanager
-def _plain_errors(path: Path, wanted: int) -> Iterator[None]:
+def plain_errors(path: Path, wanted: int) -> Iterator[None]:
+    """What the disk says, as errors of ctpipe; wanted: bytes that are to be written to `path`."""
     try:
         yield
     except OSError as error:

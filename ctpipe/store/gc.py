@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 from ctpipe.errors import NotThereError, StoreBusyError, StoreFaultError
 from ctpipe.store import files
 from ctpipe.store.labels import committed_names, group_names, labels_lock, write_index
+from ctpipe.store.layers import committed_layers, layer_names, layered_runs
 from ctpipe.store.layout import (
     COMMIT,
     INDEX,
     LABELS,
+    LAYERS,
     LEASES,
     PARTIAL,
     PLANES,
@@ -24,6 +26,7 @@ from ctpipe.store.layout import (
     TABLE_DOCUMENT,
     TABLES,
     labels_target,
+    layers_target,
     volume_target,
 )
 from ctpipe.store.leases import EXPIRY_S, Lease, side_files
@@ -49,7 +52,9 @@ def collect_garbage(store: Store, dry_run: bool = False, *, expiry_s: float = EX
 
 
 def remove(store: Store, series_or_run: str) -> list[str]:
-    """Remove a volume with all that is derived from it, or the labels and the record of one run; returns the paths.
+    """Remove a volume with all that is derived from it, or one run: its layers, labels and record; returns the paths.
+
+    "RUN/LAYER" removes one layer of a run.
 
     The commit goes first: a killed removal leaves nothing that is listed, and gc takes the rest.
     Backups and copies of the store are out of reach.
@@ -60,13 +65,19 @@ def remove(store: Store, series_or_run: str) -> list[str]:
     series_id = one_of(series_or_run, volumes, "volumes")
     if series_id is not None:
         return _remove_volume(root, series_id)
-    groups = {name for volume in volumes for name in group_names(root, volume)} | set(run_keys(root))
-    run = one_of(series_or_run, sorted(groups), "runs or labels")
-    if run is None:
+    run, _, layer = series_or_run.partition("/")
+    groups = {name for volume in volumes for name in (*group_names(root, volume), *layered_runs(root, volume))}
+    groups |= set(run_keys(root))
+    found = one_of(run, sorted(groups), "runs or labels")
+    if found is None:
         raise NotThereError(f"there is no volume or run {series_or_run!r} in {root}", "ctpipe ls names what is there")
-    holders = [volume for volume in volumes if run in group_names(root, volume)]
-    removed = [path for volume in holders for path in _remove_labels(root, volume, run)]
-    return sorted(removed + _remove_files(root, [root / RUNS / f"{run}.json"]))
+    if layer:
+        return _remove_layer(root, volumes, found, layer)
+    layered = [volume for volume in volumes if found in layered_runs(root, volume)]
+    removed = [path for volume in layered for path in _remove_layers(root, volume, found)]
+    holders = [volume for volume in volumes if found in group_names(root, volume)]
+    removed += [path for volume in holders for path in _remove_labels(root, volume, found)]
+    return sorted(removed + _remove_files(root, [root / RUNS / f"{found}.json"]))
 
 
 def _unreached(root: Path) -> Iterator[tuple[str, list[Path]]]:
@@ -80,11 +91,13 @@ def _unreached(root: Path) -> Iterator[tuple[str, list[Path]]]:
             if not committed_names(root, series_id):
                 yield volume_target(series_id), [root / name, root / PLANES / f"{series_id}.parquet"]
             continue
-        yield volume_target(series_id), _side_files(root / name, skip=LABELS)
+        yield volume_target(series_id), _side_files(root / name, skip=(LABELS, LAYERS))
         for group in group_names(root, series_id):
             path = root / labels_target(series_id, group)
             whole = (path / COMMIT).exists()
             yield labels_target(series_id, group), _side_files(path) if whole else [path]
+        for run in layered_runs(root, series_id):
+            yield layers_target(series_id, run), _unreached_layers(root, series_id, run)
         stray = [p for p in (root / name / LABELS).glob(f"*{PARTIAL}") if p.is_file()]
         yield volume_target(series_id), stray
     for name in files.names(root / PLANES):
@@ -93,9 +106,18 @@ def _unreached(root: Path) -> Iterator[tuple[str, list[Path]]]:
             yield volume_target(series_id), [root / PLANES / name]
 
 
-def _side_files(folder: Path, skip: str | None = None) -> list[Path]:
+def _unreached_layers(root: Path, series_id: str, run: str) -> list[Path]:
+    """Of the layers of a run: those that were never committed, the folder itself where none was."""
+    folder = root / layers_target(series_id, run)
+    whole = committed_layers(root, series_id, run)
+    if not whole:
+        return [folder]
+    return [folder / name for name in layer_names(root, series_id, run) if name not in whole] + _side_files(folder)
+
+
+def _side_files(folder: Path, skip: Sequence[str] = ()) -> list[Path]:
     found = folder.rglob(f"*{PARTIAL}")
-    return [path for path in found if path.is_file() and path.relative_to(folder).parts[0] != skip]
+    return [path for path in found if path.is_file() and path.relative_to(folder).parts[0] not in skip]
 
 
 def _sweep(root: Path, target: str, paths: list[Path], dry_run: bool, expiry_s: float) -> list[str]:
@@ -107,11 +129,17 @@ def _sweep(root: Path, target: str, paths: list[Path], dry_run: bool, expiry_s: 
         return [str(path.relative_to(root)) for path in there] if lease.is_dead() else []
     try:
         with lease:
-            # a writer may have committed since the look
-            keep = (root / target / COMMIT).exists()
-            return _remove_files(root, [p for p in there if not (keep and p == root / target)])
+            # a writer may have committed since the look: then only what it left of side files goes
+            dead = [path for path in there if path.name.endswith(PARTIAL) or not _committed(root, target, path)]
+            return _remove_files(root, dead)
     except StoreBusyError:
         return []  # a living writer's
+
+
+def _committed(root: Path, target: str, path: Path) -> bool:
+    """Whether a commit reaches a path of a target: the target's, its own, or of a folder of layers one in it."""
+    layered = path == root / target and f"/{LAYERS}/" in target
+    return any((folder / COMMIT).exists() for folder in (root / target, path, *(path.iterdir() if layered else ())))
 
 
 def _dead_leases(root: Path, dry_run: bool, expiry_s: float) -> list[str]:
@@ -134,7 +162,9 @@ def _dead_leases(root: Path, dry_run: bool, expiry_s: float) -> list[str]:
 def _remove_volume(root: Path, series_id: str) -> list[str]:
     runs = _runs_of(root, series_id)
     with ExitStack() as stack:
-        for target in [volume_target(series_id), *(labels_target(series_id, n) for n in group_names(root, series_id))]:
+        labelled = [labels_target(series_id, name) for name in group_names(root, series_id)]
+        layered = [layers_target(series_id, run) for run in layered_runs(root, series_id)]
+        for target in [volume_target(series_id), *labelled, *layered]:
             stack.enter_context(Lease(root, target))
         files.remove(root / volume_target(series_id) / COMMIT)
         paths = [root / volume_target(series_id), root / PLANES / f"{series_id}.parquet"]
@@ -154,6 +184,28 @@ def _remove_labels(root: Path, series_id: str, name: str) -> list[str]:
         removed = _remove_files(root, [root / target])
         write_index(root, series_id)
         return removed
+
+
+def _remove_layers(root: Path, series_id: str, run: str) -> list[str]:
+    """All layers of a run, their commits first. They go before the labels: none is ever left without."""
+    target = layers_target(series_id, run)
+    with Lease(root, target):
+        for name in committed_layers(root, series_id, run):
+            files.remove(root / target / name / COMMIT)
+        return _remove_files(root, [root / target])
+
+
+def _remove_layer(root: Path, volumes: list[str], run: str, name: str) -> list[str]:
+    removed: list[str] = []
+    for series_id in volumes:
+        if name in layer_names(root, series_id, run):
+            target = layers_target(series_id, run)
+            with Lease(root, target):
+                files.remove(root / target / name / COMMIT)
+                removed += _remove_files(root, [root / target / name])
+    if not removed:
+        raise NotThereError(f"run {run} has no layer {name!r}", "ctpipe ls names what is there")
+    return sorted(removed)
 
 
 def _runs_of(root: Path, series_id: str) -> list[str]:

@@ -15,12 +15,13 @@ PARTIAL = ".partial"  # what a killed writer leaves; never read, swept by gc
 COMMIT = "zarr.json"  # of a group: written last
 INDEX = "index.sqlite"  # of source files; a cache, never needed
 LABELS, PLANES, LEASES, RUNS, REVIEWS = "labels", "planes", "leases", "runs", "reviews"
+LAYERS = "layers"  # of runs, beside the labels
 TABLES, TABLE_DOCUMENT = "tables", "table.json"  # saved patch tables; the document is written last
 
 # Inner chunk of every shard, voxels (z, y, x): axial, coronal and sagittal planes all stay cheap to read.
 CHUNK = ZYX(16, 128, 128)
 FILL_HU = -1024  # air: what a reader that knows no manifest sees where a shard is missing
-FILL_LABEL = 0
+FILL_LABEL = 0  # of layers too
 
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
 # lease names of the image and the labels' index; aliases of the newest truth and the newest review
@@ -44,10 +45,15 @@ def labels_target(series_id: str, name: str) -> str:
     return f"{series_id}{SUFFIX}/{LABELS}/{name}"
 
 
+def layers_target(series_id: str, run: str) -> str:
+    """Target of all layers of one run: one writer makes them together."""
+    return f"{series_id}{SUFFIX}/{LAYERS}/{run}"
+
+
 def lease_name(target: str) -> str:
-    """File of the lease of a target: `<id>-image.json` or `<id>-<labels name>.json`."""
+    """File of the lease of a target: `<id>-image.json`, `<id>-<labels name>.json` or `<id>-layers-<run>.json`."""
     series_id, _, rest = target.partition(SUFFIX)
-    return f"{series_id}-{rest.removeprefix(f'/{LABELS}/') or 'image'}.json"
+    return f"{series_id}-{rest.removeprefix(f'/{LABELS}/').strip('/').replace('/', '-') or 'image'}.json"
 
 
 def index_lease_name(series_id: str) -> str:

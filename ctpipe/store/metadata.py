@@ -14,12 +14,12 @@ from ctpipe.errors import StoreFaultError, UsageError
 from ctpipe.store.commit import CURE
 from ctpipe.store.layout import FORMAT, PLANES, checked_name, shard_file
 from ctpipe.volume import SLAB_PLANES, Grid, Level
-from ctpipe.words import LABEL_COLOURS, LabelKind
+from ctpipe.words import LABEL_COLOURS, LabelKind, LayerKind
 
 NGFF = "0.5"
 _LIVER_WINDOW = (40.0, 400.0)  # centre, width in HU: soft tissue, where the source names no window
 _HU_RANGE = (-1024.0, 3071.0)  # 12-bit CT
-IMAGE_DTYPES, LABEL_DTYPES = ("int16", "float32"), ("uint8", "uint16")
+IMAGE_DTYPES, LABEL_DTYPES, LAYER_DTYPES = ("int16", "float32"), ("uint8", "uint16"), ("uint8",)
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,32 @@ class LabelsMeta:
         most = 2 ** (8 if self.dtype == "uint8" else 16) - 1
         if not all(isinstance(n, int) and 1 <= n <= most for n in self.classes):
             raise UsageError(f"classes of {self.dtype} labels are numbered 1 to {most}", "give {1: name, …}")
+
+
+@dataclass(frozen=True)
+class LayerMeta:
+    """What is stored of one layer of a run: its name ("entropy", "probability-1"), what it is, what one step is worth.
+
+    scale: a voxel times scale is the value that it stands for. label, class_name: of the class that a probability is
+    of; None for the others. provenance: facts that change bits, as of labels.
+    """
+
+    run: str
+    name: str
+    kind: LayerKind
+    grid: Grid
+    scale: float
+    label: int | None = None
+    class_name: str | None = None
+    dtype: str = "uint8"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checked_name(self.run, "the run key")
+        checked_name(self.name, "the name of the layer")
+        _checked_dtype(self.dtype, LAYER_DTYPES)
+        if self.scale <= 0 or (self.kind is LayerKind.PROBABILITIES) != (self.label is not None):
+            raise UsageError(f"layer {self.name} states a wrong scale or label", "give a scale, and a class's label")
 
 
 def _checked_dtype(dtype: str, allowed: Sequence[str]) -> None:
@@ -117,6 +143,29 @@ def labels_document(
     return _group(ome, stated)
 
 
+def layer_document(
+    meta: LayerMeta, levels: Sequence[Level], content: str, manifest: dict[str, Any], series_id: str
+) -> dict[str, Any]:
+    """zarr.json of one layer, without its digest: an image to other readers, its values in steps of `scale`."""
+    title = meta.name if meta.class_name is None else f"{meta.name} {meta.class_name}"
+    colour = "FFFFFF" if meta.label is None else "".join(f"{part:02X}" for part in _rgba(meta.label)[:3])
+    window = {"start": 0.0, "end": 255.0, "min": 0.0, "max": 255.0}
+    channel = {"label": title, "color": colour, "active": True, "window": window}
+    ome = {"version": NGFF, "multiscales": [_multiscale(title, levels)], "omero": {"channels": [channel]}}
+    stated = {
+        **_common(meta.grid, meta.dtype, content, manifest, meta.provenance),
+        "kind": "layer",
+        "layer": str(meta.kind),
+        "name": meta.name,
+        "run": meta.run,
+        "volume": series_id,
+        "scale": meta.scale,
+        "label": meta.label,
+        "class": meta.class_name,
+    }
+    return _group(ome, stated)
+
+
 # What the ctpipe attributes of a committed group hold, by the type that JSON gives it.
 Types = dict[str, type | tuple[type, ...]]
 _STATED: Types = {
@@ -127,6 +176,10 @@ _STATED_VOLUME: Types = {
     "id": str, "patient": str, "study": str, "series": str, "voi": (list, type(None)), "attributes": dict,
 }  # fmt: skip
 _STATED_LABELS: Types = {"name": str, "volume": str, "kind": str, "classes": dict}
+_STATED_LAYER: Types = {
+    "name": str, "run": str, "volume": str, "kind": str, "layer": str, "scale": float,
+    "label": (int, type(None)), "class": (str, type(None)),
+}  # fmt: skip
 _STATED_ARRAY = {"zarr_json": str, "shards": list}
 _STATED_SHARD = {"file": str, "size": int, "crc32c": str, "voxels": str}
 
@@ -157,6 +210,14 @@ def checked_labels(stated: dict[str, Any], what: str) -> dict[str, Any]:
     if stated["kind"] not in list(LabelKind) or (counted and not isinstance(stated.get("sequence", numberless), int)):
         raise _not_ours(what)
     if not all(n.isdecimal() and isinstance(name, str) for n, name in stated["classes"].items()):
+        raise _not_ours(what)
+    return stated
+
+
+def checked_layer(stated: dict[str, Any], what: str) -> dict[str, Any]:
+    """The same for the ctpipe attributes of a layer."""
+    _checked(stated, {**_STATED, **_STATED_LAYER}, what)
+    if stated["kind"] != "layer" or stated["layer"] not in list(LayerKind) or not stated["scale"] > 0:
         raise _not_ours(what)
     return stated
 

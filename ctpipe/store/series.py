@@ -8,17 +8,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from ctpipe.errors import NotThereError, StoreFaultError, UsageError
 from ctpipe.store import commit, files
 from ctpipe.store.commit import CURE
+from ctpipe.store.group import Group
 from ctpipe.store.labels import committed_names, group_names, read_labels, sequences
+from ctpipe.store.layers import LayersOf
 from ctpipe.store.layout import COMMIT, labels_target, volume_target
-from ctpipe.store.metadata import IMAGE_DTYPES, LABEL_DTYPES, checked_volume, read_grid, read_manifest
+from ctpipe.store.metadata import IMAGE_DTYPES, LABEL_DTYPES, checked_volume
 from ctpipe.store.planes import read_planes_bytes
 from ctpipe.store.reader import LevelArray, as_data_array
-from ctpipe.volume import Grid, Level, pyramid_levels
 from ctpipe.words import LabelKind
 
 if TYPE_CHECKING:
@@ -28,52 +27,13 @@ if TYPE_CHECKING:
 NEWEST = {"truth": LabelKind.TRUTH, "review": LabelKind.REVIEW}  # aliases of the newest group of a kind
 
 
-class _Group:
-    """What images and labels share: a grid, a pyramid of checked arrays, provenance."""
-
-    _dtypes: tuple[str, ...]
-
-    def __init__(self, path: Path, stated: dict[str, Any], what: str) -> None:
-        self.path = path
-        self._stated = stated
-        self._what = what
-        try:
-            self.grid: Grid = read_grid(stated)
-            self.levels: list[Level] = pyramid_levels(self.grid, stated["slab_planes"])
-        except (TypeError, ValueError, OverflowError, UsageError) as error:
-            raise StoreFaultError(f"the metadata of {what} is not what ctpipe writes", CURE) from error
-        self._listed = read_manifest(stated, self.levels, self._dtypes, what)
-        self.dtype: str = stated["dtype"]
-        self.content: str = stated["content"]  # digest of the voxels of level 0
-        self.provenance: dict[str, Any] = stated["provenance"]
-
-    @cached_property
-    def arrays(self) -> list[LevelArray]:
-        """The array of every level, coarser ones after finer ones."""
-        return [
-            LevelArray(self.path / str(level.number), level, self.dtype, self._listed[str(level.number)], self._what)
-            for level in self.levels
-        ]
-
-    def read_planes(self, start: int, stop: int, level: int = 0) -> NDArray:
-        """Planes start..stop-1 of a level, (planes, y, x) in the stored dtype, each shard checked against the manifest.
-
-        Raises StoreFaultError (rotten or missing shard), UsageError (planes or level that are not there).
-        """
-        if not 0 <= level < len(self.levels):
-            raise UsageError(f"{self._what} has no level {level}", f"its levels are 0 to {len(self.levels) - 1}")
-        return self.arrays[level].read(start, stop)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._what}, {'x'.join(str(n) for n in self.grid.shape)} {self.dtype})"
-
-
-class Labels(_Group):
+class Labels(Group):
     """One committed label volume: integers (z, y, x) on the grid of its CT, 0 is background."""
 
     _dtypes = LABEL_DTYPES
 
     def __init__(self, root: Path, series_id: str, stated: dict[str, Any]) -> None:
+        self.root = root
         self.series_id = series_id
         self.name: str = stated["name"]
         super().__init__(
@@ -87,8 +47,13 @@ class Labels(_Group):
         """Lazy labels (z, y, x), one dask chunk a shard, coordinates in mm, attrs affine and grid_id."""
         return as_data_array(self.arrays[0], "labels", f"labels-{self.series_id}-{self.name}-{self.content}", None)
 
+    @property
+    def layers(self) -> LayersOf:
+        """Committed layers of the run by name, as they are at each look: "entropy", "spread", "probability-1", …"""
+        return LayersOf(self.root, self.series_id, self.name, self.grid.grid_id)
 
-class Series(_Group):
+
+class Series(Group):
     """One committed CT volume, its plane table and its labels.
 
     patient, study, series: pseudonyms. voi: (centre, width) in HU or None. attributes: acquisition, JSON-plain.

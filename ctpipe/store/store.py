@@ -13,7 +13,7 @@ from ctpipe.errors import NotThereError, StoreFaultError, UsageError
 from ctpipe.store import commit, files, leases, runs, uncertainty, verdicts
 from ctpipe.store.labels import index_bytes, labels_lock, write_index
 from ctpipe.store.layout import COMMIT, FORMAT, INDEX, LABELS, MARKER, PARTIAL, SUFFIX, volume_target
-from ctpipe.store.metadata import LabelsMeta, VolumeMeta
+from ctpipe.store.metadata import LabelsMeta, LayerMeta, VolumeMeta
 from ctpipe.store.series import Series, one_of, read_series
 from ctpipe.store.writer import GroupWriter
 from ctpipe.volume import Grid
@@ -65,12 +65,19 @@ class Store(Mapping[str, Series]):
 
     def labels_writer(self, series_id: str, meta: LabelsMeta) -> GroupWriter:
         """Writer of one label group of a committed volume; UsageError unless both lie on the same grid."""
+        return self._writer_beside(series_id, meta)
+
+    def layer_writer(self, series_id: str, meta: LayerMeta) -> GroupWriter:
+        """Writer of one layer of a run over a committed volume; UsageError unless both lie on the same grid."""
+        return self._writer_beside(series_id, meta)
+
+    def _writer_beside(self, series_id: str, meta: LabelsMeta | LayerMeta) -> GroupWriter:
         self._needs_append()
         series = self[series_id]
         if meta.grid.grid_id != series.grid.grid_id:
             raise UsageError(
-                f"labels on grid {meta.grid.grid_id} do not fit volume {series.id} on grid {series.grid.grid_id}",
-                "bring the labels onto the grid of the volume by patient coordinates",
+                f"voxels on grid {meta.grid.grid_id} do not fit volume {series.id} on grid {series.grid.grid_id}",
+                "bring them onto the grid of the volume by patient coordinates",
             )
         return GroupWriter(self.root, series.id, meta)
 

@@ -9,7 +9,8 @@ from typing import Any
 from ctpipe.errors import CtpipeError
 from ctpipe.store import files
 from ctpipe.store.labels import index_bytes
-from ctpipe.store.layout import COMMIT, LABELS, SUFFIX, volume_target
+from ctpipe.store.layers import Layer, committed_layers, layered_runs
+from ctpipe.store.layout import COMMIT, LABELS, LAYERS, SUFFIX, volume_target
 from ctpipe.store.runs import read_run, run_keys
 from ctpipe.store.series import Labels, Series
 from ctpipe.store.store import Store
@@ -60,10 +61,22 @@ class _Survey:
             labels = self.attempt(series_id, f"{LABELS}/{name}", None, partial(series.labels.__getitem__, name))
             if labels is not None:
                 self.group(series_id, f"{LABELS}/{name}/", labels)
+                self.layers(series_id, labels)
+        for run in layered_runs(root, series_id):
+            if committed_layers(root, series_id, run) and run not in list(series.labels):
+                what = "layers are committed, but the labels of their run are gone"
+                self.fault(series_id, f"{LAYERS}/{run}", None, what)
         if files.read(root / volume_target(series_id) / LABELS / COMMIT) != index_bytes(root, series_id):
             self.fault(series_id, LABELS, None, "the index of labels does not list what is committed")
 
-    def group(self, series_id: str, prefix: str, group: Series | Labels) -> None:
+    def layers(self, series_id: str, labels: Labels) -> None:
+        for name in labels.layers:
+            prefix = f"{LAYERS}/{labels.name}/{name}"
+            layer = self.attempt(series_id, prefix, None, partial(labels.layers.__getitem__, name))
+            if layer is not None:
+                self.group(series_id, f"{prefix}/", layer)
+
+    def group(self, series_id: str, prefix: str, group: Series | Labels | Layer) -> None:
         for array in group.arrays:
             name = f"{prefix}{array.level.number}"
             if self.attempt(series_id, name, None, array.document) is None:

@@ -1,4 +1,4 @@
-"""GroupWriter: one image or label group from its first shard to its commit.
+"""GroupWriter: one image, label group or layer from its first shard to its commit.
 
 ::
 
@@ -23,9 +23,19 @@ from ctpipe.store import arrays, commit, files
 from ctpipe.store import metadata as meta_
 from ctpipe.store.commit import SlabRecord
 from ctpipe.store.labels import labels_lock, next_sequence, write_index
-from ctpipe.store.layout import COMMIT, PLANES, labels_target, shard_file, slab_text, volume_target
+from ctpipe.store.layout import (
+    COMMIT,
+    FILL_HU,
+    FILL_LABEL,
+    PLANES,
+    labels_target,
+    layers_target,
+    shard_file,
+    slab_text,
+    volume_target,
+)
 from ctpipe.store.leases import Lease
-from ctpipe.store.metadata import LabelsMeta, VolumeMeta
+from ctpipe.store.metadata import LabelsMeta, LayerMeta, VolumeMeta
 from ctpipe.store.planes import planes_bytes
 from ctpipe.store.pyramid import mean_levels, mode_levels
 from ctpipe.store.reader import LevelArray
@@ -39,18 +49,23 @@ if TYPE_CHECKING:
 class GroupWriter:
     """Writes one group. Small and picklable: tasks on any machine that sees the folder write slabs with a copy."""
 
-    def __init__(self, root: Path, series_id: str, meta: VolumeMeta | LabelsMeta) -> None:
+    def __init__(self, root: Path, series_id: str, meta: VolumeMeta | LabelsMeta | LayerMeta) -> None:
         self.meta = meta
         self.series_id = series_id
         self.root = root
 
     @property
-    def is_labels(self) -> bool:
-        return isinstance(self.meta, LabelsMeta)
+    def target(self) -> str:
+        """Path of the group below the store."""
+        if isinstance(self.meta, LayerMeta):
+            return f"{self.lease_target}/{self.meta.name}"
+        return self.lease_target
 
     @property
-    def target(self) -> str:
-        """Path of the group below the store; what a lease is taken for."""
+    def lease_target(self) -> str:
+        """What a lease is taken for: the group; all layers of a run have one lease."""
+        if isinstance(self.meta, LayerMeta):
+            return layers_target(self.series_id, self.meta.run)
         if isinstance(self.meta, LabelsMeta):
             return labels_target(self.series_id, self.meta.name)
         return volume_target(self.series_id)
@@ -138,7 +153,7 @@ class GroupWriter:
 
     def commit(self, records: Sequence[SlabRecord], lease: Lease, planes: pd.DataFrame | None = None) -> None:
         """Make the group visible, whole: its zarr.json with the manifest, in one synced write under the lease."""
-        if lease.target != self.target:
+        if lease.target != self.lease_target:
             raise UsageError(f"the lease on {lease.target} does not cover {self.target}", "lease the writer's target")
         ordered = self._in_order(records)
         if isinstance(self.meta, LabelsMeta):
@@ -146,7 +161,13 @@ class GroupWriter:
                 if not self.committed:
                     self._commit_labels(self.meta, ordered, lease)
                 write_index(self.root, self.series_id)
-        elif not self.committed:
+        elif self.committed:
+            return
+        elif isinstance(self.meta, LayerMeta):
+            manifest = self._manifest(ordered)
+            levels, content = self.levels, self.content(ordered)
+            self._publish(meta_.layer_document(self.meta, levels, content, manifest, self.series_id), lease)
+        else:
             self._commit_volume(self.meta, ordered, lease, planes)
 
     def discard(self) -> None:
@@ -154,12 +175,13 @@ class GroupWriter:
         if self.committed:
             raise StoreBusyError(f"{self.target} is committed", "remove it with ctpipe rm")
         files.remove(self.path)
-        if self.is_labels:
-            parent = self.path.parent
-            if not files.names(parent):
-                files.remove(parent)
-        else:
+        if isinstance(self.meta, VolumeMeta):
             files.remove(self.root / PLANES / f"{self.series_id}.parquet")
+            return
+        parent = self.path.parent
+        while parent != self.root / volume_target(self.series_id) and not files.names(parent):
+            files.remove(parent)
+            parent = parent.parent
 
     def _commit_volume(
         self, meta: VolumeMeta, records: list[SlabRecord], lease: Lease, planes: pd.DataFrame | None
@@ -242,7 +264,8 @@ class GroupWriter:
 
     @cached_property
     def _documents(self) -> list[bytes]:
-        return [arrays.array_document(level, self.meta.dtype, self.is_labels) for level in self.levels]
+        fill = FILL_HU if isinstance(self.meta, VolumeMeta) else FILL_LABEL
+        return [arrays.array_document(level, self.meta.dtype, fill) for level in self.levels]
 
     def _array(self, level: Level) -> Path:
         return self.path / str(level.number)

@@ -30,7 +30,7 @@ def test_the_lines_of_the_guide_run_as_they_stand(tmp_path: Path) -> None:
     Model.of(recipe, recipe.classes, network).save(tmp_path / "model")
     [series] = open_store(tmp_path / "S")
     blocks = re.findall(r"```(bash|python)\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
-    assert [language for language, _ in blocks] == ["bash", "python", "bash", "bash"]
+    assert [language for language, _ in blocks] == ["bash", "python", "bash", "bash", "python", "bash"]
     names = {"S": str(tmp_path / "S"), "MODEL": str(tmp_path / "model"), "SERIES": series[:8]}
     script = f'ctpipe() {{ "{sys.executable}" -m ctpipe.cli "$@"; }}\nset -e\n'
     path = os.pathsep.join([str(GUIDE.parents[2]), os.environ.get("PYTHONPATH", "")])

@@ -17,7 +17,7 @@ from ctpipe.errors import NotThereError, UsageError
 
 pytestmark = pytest.mark.server
 
-FLOWS = ["evaluate", "export", "infer", "ingest", "patches", "train"]
+FLOWS = ["evaluate", "export", "infer", "ingest", "patches", "post", "train"]
 NAMES = [f"{flow}/local" for flow in FLOWS]
 PATIENT = "PLANTEDNAME4711"
 
@@ -171,6 +171,21 @@ def test_a_segmenter_runs_by_prefects_own_line(worker, here, place, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr + (here.home / "worker.log").read_text()[-3000:]
     (series,) = open_store(place["store"]).values()
     assert {labels.provenance["model"] for labels in series.labels.values()} >= {model.digest}
+
+
+def test_post_runs_by_prefects_own_line(worker, here, place):
+    """What `ctpipe post` does: labels of their own beside the run's, whose parent they name."""
+    from ctpipe.store import open_store
+
+    (series,) = open_store(place["store"]).values()
+    before = sorted(series.labels)
+    done = here.call("prefect", "deployment", "run", "post/local", "--watch", "--param", f"store={place['store']}",
+                     "--param", f"run={before[0]}", "--param", "steps=fill=lesion; min-mm3=lesion:30",
+                     check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr + (here.home / "worker.log").read_text()[-3000:]
+    (made,) = (labels for name, labels in series.labels.items() if name not in before)
+    assert made.provenance["parent"] == before[0]
+    assert made.provenance["steps"] == ["fill=lesion", "min-mm3=lesion:30"]
 
 
 def test_a_rejected_series_shows_and_a_run_with_nothing_accepted_fails(worker, here, place):

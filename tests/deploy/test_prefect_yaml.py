@@ -16,7 +16,8 @@ def test_the_wheel_holds_the_repositorys_declaration():
 
 def test_every_entrypoint_is_a_flow_of_its_own_name():
     names = [deployment.name for deployment in declared()]
-    assert names == ["ingest/local", "train/local", "infer/local", "evaluate/local", "patches/local", "export/local"]
+    flows = ["ingest", "train", "infer", "post", "evaluate", "patches", "export"]
+    assert names == [f"{flow}/local" for flow in flows]
     for deployment in declared():
         module, _, function = deployment.entrypoint.rpartition(".")
         assert getattr(importlib.import_module(module), function).name == deployment.name.split("/")[0]

@@ -19,9 +19,10 @@ def artifacts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]
         shown.append(given)
         return "artifact-id"
 
-    for name in ("ingest", "train", "infer", "evaluate", "patches"):
+    for name in ("ingest", "train", "infer", "post", "evaluate", "patches"):
         module = importlib.import_module(f"flows.{name}")
-        for stage in ("ingest_stage", "train_stage", "infer_stage", "evaluate_stage", "patches_stage", "picture_stage"):
+        for stage in ("ingest_stage", "train_stage", "infer_stage", "post_stage", "evaluate_stage", "patches_stage",
+                      "picture_stage"):  # fmt: skip
             if hasattr(module, stage):
                 monkeypatch.setattr(module, stage, getattr(module, stage).fn)
         monkeypatch.setattr(module, "create_table_artifact", show)

@@ -11,6 +11,7 @@ from prefect.utilities.schema_tools import is_valid_schema, validate
 import flows.evaluate
 import flows.infer
 import flows.ingest
+import flows.post
 import flows.train
 
 
@@ -70,6 +71,24 @@ def test_a_recipe_is_a_name_or_an_absolute_file():
     assert not faults(flows.train.train, given | {"recipe": "vgg-small"})
     assert not faults(flows.train.train, given | {"recipe": "/recipes/my own.toml"})
     assert faults(flows.train.train, given | {"recipe": "mine.toml"})
+
+
+@pytest.mark.parametrize("steps", ["fill=liver", "largest=liver+lesion; inside=lesion:liver:5 ;min-mm3=lesion:30;"])
+def test_post_takes_steps_and_runs(steps):
+    given = {"store": "/s", "run": ["4be1aa", "02bd"], "steps": steps}
+    assert not faults(flows.post.post, given)
+    assert not faults(flows.post.post, given | {"run": "4be1aa", "drop_raw": True})
+
+
+@pytest.mark.parametrize("wrong", [{"steps": ""}, {"steps": "fill"}, {"steps": "/home/steps.txt"}, {"run": "the last"}])
+def test_post_refuses(wrong):
+    assert faults(flows.post.post, {"store": "/s", "run": "4be1aa", "steps": "fill=liver"} | wrong)
+
+
+def test_layers_are_of_a_closed_list():
+    given = {"store": "/s", "model": "/m"}
+    assert not faults(flows.infer.infer, given | {"layers": ["entropy", "probabilities", "spread"]})
+    assert faults(flows.infer.infer, given | {"layers": ["doubt"]})
 
 
 def test_series_and_runs_are_digests():

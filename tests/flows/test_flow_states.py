@@ -16,6 +16,7 @@ from ctpipe.errors import BudgetError, CtpipeError, RunError, StoreBusyError
 from flows.evaluate import evaluate
 from flows.infer import infer
 from flows.ingest import ingest
+from flows.post import post
 from flows.stage import ProgressArtifact, run_stage
 from flows.train import train
 
@@ -97,7 +98,25 @@ def test_infer_hands_its_parameters_to_the_pipeline(artifacts, pipeline):
     ((args, kwargs),) = calls
     assert args == ("/store", "/model", ["ab12"])
     assert kwargs.pop("progress")
-    assert kwargs == {"exact": "required", "device": "cuda", "uncertainty": False}
+    assert kwargs == {"exact": "required", "device": "cuda", "uncertainty": False, "layers": []}
+
+
+@pytest.mark.parametrize(("runs", "failed", "name"), [(2, 0, "Completed"), (1, 1, "Partial"), (0, 1, "Failed")])
+def test_post_hands_its_parameters_to_the_pipeline_and_names_what_failed(artifacts, pipeline, runs, failed, name):
+    run = {"series": "aaaa", "run": "bbbb", "parent": "4be1", "changed": {"fill=liver": 7}, "seconds": 1.0, "slabs": 1,
+           "resumed": 0, "known": False}  # fmt: skip
+    calls = []
+    told = Report({"runs": [run] * runs, "failed": dict.fromkeys(["cccc"][:failed], "no class liver")})
+    pipeline.post_process = lambda *args, **kwargs: calls.append((args, kwargs)) or told
+    state = post.fn("/store", "4be1", "fill=liver", drop_raw=True)
+    ((args, kwargs),) = calls
+    assert args == ("/store", ["4be1"], "fill=liver")
+    assert kwargs.pop("progress")
+    assert kwargs == {"drop_raw": True}
+    assert state.name == name
+    table = artifacts[0]["table"]
+    assert [row["changed"] for row in table] == ["fill=liver: 7"] * runs + [""] * failed
+    assert [row["failed"] for row in table] == [""] * runs + ["no class liver"] * failed
 
 
 def test_train_shows_scores_patients_and_the_picture_of_the_curve(artifacts, pipeline, tmp_path):

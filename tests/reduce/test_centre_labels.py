@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctpipe.errors import UsageError
-from ctpipe.reduce import centre_planes, label_planes, refine
+from ctpipe.reduce import centre_planes, label_planes, refine, share_planes
 from ctpipe.words import ZYX, Fill
 
 SCALE = 1 << 20
@@ -46,17 +46,20 @@ def test_labels_follow_the_stated_rule_in_any_slab_cut(data):
     top = data.draw(st.sampled_from([2, SCALE]))  # few values make ties, which the lower class wins
     scores = rng.integers(0, top + 1, (*lattice_of(shape, stride), k)).astype(np.int32)
     z, y, x = (weights_along(n, s, fill) for n, s in zip(shape, stride, strict=True))
-    expected = np.einsum("ai,bj,ck,ijkl->abcl", z, y, x, scores.astype(np.int64)).argmax(-1)
+    sums = np.einsum("ai,bj,ck,ijkl->abcl", z, y, x, scores.astype(np.int64))
+    expected, shares = sums.argmax(-1), sums / (SCALE * np.prod([axis[0].sum() for axis in (z, y, x)]))
     cuts = sorted({0, shape.z, *data.draw(st.lists(st.integers(0, shape.z), max_size=4))})
-    found = []
+    found, likely = [], []
     for start, stop in itertools.pairwise(cuts):
         planes = centre_planes(stride.z, start, stop, shape.z, fill)
         used = np.flatnonzero(z[start:stop].any(axis=0)) * stride.z
         assert planes == used.tolist()  # no plane too many, none too few
         part = scores[np.asarray(planes) // stride.z]
         found.append(label_planes(part, planes, stride, fill, start, stop, shape))
+        likely += share_planes(part, planes, stride, fill, start, stop, shape, SCALE)
     assert all(part.dtype == np.uint8 for part in found)
     assert np.array_equal(np.concatenate(found), expected)
+    assert np.array_equal(np.stack(likely), np.moveaxis(shares.astype(np.float32), -1, 1))
 
 
 def test_sums_of_many_certain_neighbours_do_not_overflow():
