@@ -99,6 +99,8 @@ def test_infer_hands_its_parameters_to_the_pipeline(artifacts, pipeline):
     assert args == ("/store", "/model", ["ab12"])
     assert kwargs.pop("progress")
     assert kwargs == {"exact": "required", "device": "cuda", "uncertainty": False, "layers": []}
+    infer.fn("/store", "/model", uncertainty=True)
+    assert calls[1][1]["uncertainty"] is True
 
 
 @pytest.mark.parametrize(("runs", "failed", "name"), [(2, 0, "Completed"), (1, 1, "Partial"), (0, 1, "Failed")])
@@ -121,11 +123,13 @@ def test_post_hands_its_parameters_to_the_pipeline_and_names_what_failed(artifac
 
 def test_train_shows_scores_patients_and_the_picture_of_the_curve(artifacts, pipeline, tmp_path):
     (tmp_path / "curve.png").write_bytes(b"")
-    pipeline.train_model = lambda *_args, **_kwargs: Report(
-        {"model": str(tmp_path), "digest": "ab12", "train_patients": ["p-1"], "validation_patients": ["p-2"],
-         "best_epoch": 3, "scores": {"dice": 0.8}, "reviews": {"cafe": "review-1"}}
-    )  # fmt: skip
+    told = {"model": str(tmp_path), "digest": "ab12", "train_patients": ["p-1"], "validation_patients": ["p-2"],
+            "best_epoch": 3, "scores": {"dice": 0.8}, "reviews": {"cafe": "review-1"}}  # fmt: skip
+    calls = []
+    pipeline.train_model = lambda *_args, **kwargs: calls.append(kwargs["with_reviews"]) or Report(told)
     state = train.fn("/store", "demo", str(tmp_path), ["p-0000"])
+    train.fn("/store", "demo", str(tmp_path), with_reviews=True)
+    assert calls == [False, True]
     assert (state.name, state.message) == ("Completed", "model ab12, best epoch 3")
     assert {"what": "dice", "value": "0.8"} in artifacts[0]["table"]
     assert {"what": "volumes as reviewed", "value": "cafe"} in artifacts[0]["table"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,29 @@ def test_the_same_voxels_as_truth_and_as_a_review_give_other_models(store: Path)
     after = ctpipe.train(store, small_recipe(), validate=[], with_reviews=True)
     assert set(after.spec.training["reviews"]) == {known}
     assert after.digest != before.digest
+
+
+def test_training_draws_what_a_reviewer_changed_more_often(store: Path) -> None:
+    from ctpipe.patches import PlaneReader
+    from ctpipe.training.loader import TileLoader, Tiling
+
+    correct(store, unlabelled(store), run_of(store))
+    series, recipe = open_store(store)[unlabelled(store)], small_recipe()
+    table = ctpipe.patch_table(store, (1, 44, 44), (1, 4, 4), series=[series.id], source="best")
+    loader = TileLoader(table, recipe, lambda _: PlaneReader(series, recipe.input), Tiling(3, 4, (44, 44)),
+                        recipe.classes)  # fmt: skip
+    drawn = [table.sample(len(loader.at), recipe.train.seed, by="label", weight=weight)[["z", "y", "x"]]
+             for weight in (None, "weight")]  # fmt: skip
+    plain, weighted = (rows.to_numpy().tolist() for rows in drawn)
+    assert loader.at[:, 1:].tolist() == weighted != plain
+
+
+def test_the_model_that_runs_before_learns_from_the_reviews_too(store: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first.toml"
+    first.write_text(TOML.replace('["liver", "livertumor"]', '["liver"]\nmerge = { liver = ["liver", "livertumor"] }'))
+    name = correct(store, unlabelled(store), run_of(store))
+    model = ctpipe.train(store, replace(small_recipe(), before=str(first)), validate=[], with_reviews=True)
+    assert model.spec.training["reviews"] == model.before.spec.training["reviews"] == {unlabelled(store): name}
 
 
 def test_without_a_review_nothing_is_trained(store: Path) -> None:

@@ -1,14 +1,42 @@
-"""Random edit scripts, and a child process that runs one until it is killed. Run as: edits_made.py STORE SEED N."""
+"""Scripts of edits as hypothesis draws them, and a child process that runs one after the other until each is killed."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from review_store import RUN, SHAPE
 
 KINDS = ("brush", "brush", "brush-3d", "erase", "polygon", "napari", "apply", "undo", "undo", "redo")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One action: plain numbers, so that a script can be written down, shrunk and sent.
+
+    at: voxel. reach: from there to the end of a stroke, voxels. fill: seed of the labels that `apply` gives.
+    """
+
+    kind: str
+    at: tuple[int, int, int]
+    reach: tuple[float, float, float]
+    label: int
+    radius_mm: float
+    fill: int
+
+
+def edits():
+    """Strategy: one action; some change nothing."""
+    from hypothesis import strategies as st
+
+    off = st.floats(-8, 8)
+    return st.builds(Edit, kind=st.sampled_from(KINDS), at=st.tuples(*(st.integers(0, n - 1) for n in SHAPE)),
+                     reach=st.tuples(off, off, off), label=st.integers(0, 3), radius_mm=st.floats(0.5, 6),
+                     fill=st.integers(0, 99))  # fmt: skip
 
 
 def opened(root):
@@ -33,17 +61,14 @@ def warm() -> None:
     ViewerModel().add_labels(np.ones((2, 8, 8), np.uint8), **label_look({1: "liver"}))
 
 
-def act(session, rng) -> None:
-    """One random action; some change nothing."""
-    editing, tools = session.editing, session.editing.tools
-    kind = KINDS[int(rng.integers(len(KINDS)))]
-    at = np.array([rng.integers(0, n) for n in SHAPE], float)
-    to = at + rng.uniform(-8, 8, 3)
-    label = int(rng.integers(0, 4))
-    tools.radius_mm = float(rng.uniform(0.5, 6))
+def act(session, edit: Edit) -> None:
+    editing, tools, kind = session.editing, session.editing.tools, edit.kind
+    at = np.array(edit.at, float)
+    to = at + edit.reach
+    tools.radius_mm = edit.radius_mm
     tools.three_d = kind == "brush-3d"
     if kind.startswith("brush"):
-        tools.brush([at, to], label)
+        tools.brush([at, to], edit.label)
     elif kind == "erase":
         tools.erase([at, to])
     elif kind == "polygon":
@@ -51,25 +76,39 @@ def act(session, rng) -> None:
     elif kind == "napari":
         with session.layer.block_history():
             for step in np.linspace(at, np.clip(to, 0, np.array(SHAPE) - 1), 3):
-                session.layer.paint(step, label)
+                session.layer.paint(step, edit.label)
     elif kind == "apply":
         start = np.minimum(at.astype(int), np.array(SHAPE) - 4)
         box = tuple(slice(int(n), int(n) + 4) for n in start)
-        editing.apply("predict", box, rng.integers(0, 4, (4, 4, 4)).astype(np.uint8))
+        editing.apply("predict", box, np.random.default_rng(edit.fill).integers(0, 4, (4, 4, 4)).astype(np.uint8))
     else:
         getattr(editing, kind)()
 
 
-def main(root: str, seed: int, n: int) -> None:
-    """Do n actions; before and after each, say so on a line, so that the parent knows the moment."""
+def spelled(root: object, script: Sequence[Edit]) -> str:
+    """A script over the working copy in `root` as one line."""
+    return json.dumps([str(root), [asdict(edit) for edit in script]])
+
+
+def run(line: str) -> None:
+    """Do what `spelled` says; before and after each action say so on a line, so that the parent knows the moment."""
+    root, script = json.loads(line)
     session = opened(root)
-    rng = np.random.default_rng(seed)
-    for number in range(n):
+    for number, edit in enumerate(script):
         os.write(1, b"<%d\n" % number)
-        act(session, rng)
+        act(session, Edit(**edit))
         os.write(1, b">%d\n" % number)
     sys.stdin.read()
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+def serve() -> None:
+    """Run each line of stdin in a fork of this warm process: napari takes seconds to import."""
+    warm()
+    print("warm", flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            run(line)
+        print(f"pid {pid}", flush=True)
+        os.waitpid(pid, 0)
+        print("dead", flush=True)
