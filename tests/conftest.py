@@ -8,15 +8,6 @@ from pathlib import Path
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one process (`--dist loadgroup`), and all that open windows in the same one: they share
-    a screen and its keyboard focus.
-    """
-    for item in items:
-        windows = {"display", "close_viewers"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("windows" if windows else item.path.stem))
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _own_key(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests never touch the user's pseudonym key."""

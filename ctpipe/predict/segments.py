@@ -14,7 +14,6 @@ from ctpipe.models.segment_plan import Frontier, SegmentPlan, Window
 from ctpipe.models.segmenter import Scored, Segmenter
 from ctpipe.predict.ahead import ahead
 from ctpipe.predict.facts import Facts
-from ctpipe.predict.freed_memory import give_back_large_arrays
 from ctpipe.predict.network_planes import NetworkPlanes, PlaneSource
 
 # Windows that begin on so many micro-batches' worth of planes form a group, so that few batches are padded.
@@ -46,7 +45,6 @@ def score_windows(model: Segmenter, plan: SegmentPlan, source: PlaneSource, fact
     windows = [window for window in plan.windows(first, stop) if wanted is None or wanted(window)]
     if not windows:
         return
-    give_back_large_arrays()
     bottom = windows[0].start.z - plan.below.z
     low = max(0, bottom)
     high = min(plan.shape.z, windows[-1].start.z - plan.below.z + plan.patch.z)

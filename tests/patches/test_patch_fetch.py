@@ -29,7 +29,7 @@ def _empty_cache() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with Client(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as one:
+    with Client(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as one:
         yield one
 
 

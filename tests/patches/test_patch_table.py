@@ -40,7 +40,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as one:
+    with Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as one:
         yield one
 
 

@@ -111,7 +111,7 @@ def test_tasks_go_to_workers_of_the_runs_kind_only(
 
 def test_a_gpu_run_is_refused_where_no_worker_has_one() -> None:
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
         pytest.raises(UsageError, match=r"no worker .* has a GPU; cure: .*--resources GPU=1"),
     ):

@@ -30,7 +30,7 @@ def epochs_of(client=None, n=2):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_batches_of_an_epoch_over_a_query_are_the_same_on_any_number_of_workers(workers):
-    with Client(n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None) as client:
+    with Client(n_workers=workers, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as client:
         shared = epochs_of(client)
     for epoch, other in zip(epochs_of(), shared, strict=True):
         for (pixels, labels), (same, also) in zip(epoch, other, strict=True):
