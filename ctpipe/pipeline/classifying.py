@@ -27,7 +27,7 @@ from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.layering import SlabLayers, commit_layers, layer_writers, layers_done, layers_lease
 from ctpipe.pipeline.loaded import model_of
 from ctpipe.pipeline.reports import Run
-from ctpipe.pipeline.runs import continued, continued_record, run_record, windows_of
+from ctpipe.pipeline.runs import continued, continued_record, run_of, run_record
 from ctpipe.pipeline.stages import SlabCounter
 from ctpipe.pipeline.waves import Wave, Work
 from ctpipe.predict import SCORE_SCALE, score_centres
@@ -143,7 +143,7 @@ def _run(store: Store, series: Series, model: Model, folder: Path, counter: Slab
     slabs, known = writer.slabs, writer.committed
     if known and not layered:
         counter.add(len(slabs))
-        return Run(series.id, key, windows_of(store, key), time.monotonic() - began, len(slabs), 0, known=True), {}
+        return run_of(store, series, key, len(slabs), began, None), {}
     with ExitStack() as held:
         lease = None if known else held.enter_context(store.lease(writer.target))
         layers_held = held.enter_context(layers_lease(store, layered))
@@ -163,9 +163,7 @@ def _run(store: Store, series: Series, model: Model, folder: Path, counter: Slab
         if lease is not None:
             writer.commit([outcome.record for outcome in outcomes], lease)
         commit_layers(layered, [outcome.layers for outcome in outcomes], layers_held)
-    windows = windows_of(store, key) if known else sum(outcome.windows for outcome in outcomes)
-    run = Run(series.id, key, windows, time.monotonic() - began, len(slabs),
-              0 if known else sum(outcome.found for outcome in outcomes), known)  # fmt: skip
+    run = run_of(store, series, key, len(slabs), began, None if known else outcomes)
     if not known:
         store.write_run(key, run_record(run, series, device, {
             "model": model.digest,

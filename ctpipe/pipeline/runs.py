@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 from ctpipe.errors import NotThereError
 from ctpipe.pipeline.reports import Run
@@ -33,7 +35,27 @@ def run_record(run: Run, series: Series, device: Device, settings: dict[str, Any
     }
 
 
-def windows_of(store: Store, key: str) -> int:
+class Outcome(Protocol):
+    """What a task tells of its slabs: windows scored, slabs found (one or none as a bool)."""
+
+    @property
+    def windows(self) -> int: ...
+
+    @property
+    def found(self) -> int: ...
+
+
+def run_of(store: Store, series: Series, key: str, slabs: int, began: float, outcomes: Sequence[Outcome] | None) -> Run:
+    """A run that ended now. began: by time.monotonic. outcomes: of the tasks that made its labels; None: of a run whose
+    labels were there.
+    """
+    seconds = time.monotonic() - began
+    if outcomes is None:
+        return Run(series.id, key, _windows_of(store, key), seconds, slabs, 0, known=True)
+    return Run(series.id, key, sum(one.windows for one in outcomes), seconds, slabs, sum(one.found for one in outcomes))
+
+
+def _windows_of(store: Store, key: str) -> int:
     """How many windows a committed run took, as its record tells; 0 where that was lost."""
     try:
         return int(store.run(key).get("windows", 0))

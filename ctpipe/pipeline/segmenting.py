@@ -28,7 +28,7 @@ from ctpipe.pipeline.keys import segment_key
 from ctpipe.pipeline.layering import SlabLayers, commit_layers, layer_writers, layers_done, layers_lease
 from ctpipe.pipeline.loaded import segmenter_of
 from ctpipe.pipeline.reports import Run
-from ctpipe.pipeline.runs import run_record, windows_of
+from ctpipe.pipeline.runs import run_of, run_record
 from ctpipe.pipeline.stages import SlabCounter
 from ctpipe.pipeline.waves import Wave, Work
 from ctpipe.predict import (
@@ -129,8 +129,7 @@ def _run(
     slabs, root, known = writer.slabs, str(store.root), writer.committed
     if known and not layered:
         counter.add(len(slabs))
-        there = Run(series.id, key, windows_of(store, key), time.monotonic() - began, len(slabs), 0, known=True)
-        return there, {}, None
+        return run_of(store, series, key, len(slabs), began, None), {}, None
     with ExitStack() as held:
         lease = None if known else held.enter_context(store.lease(writer.target))
         layers_held = held.enter_context(layers_lease(store, layered))
@@ -146,9 +145,7 @@ def _run(
         if lease is not None:
             writer.commit([record for outcome in outcomes for record in outcome.records], lease)
         commit_layers(layered, [records for outcome in outcomes for records in outcome.layers], layers_held)
-    windows = windows_of(store, key) if known else sum(outcome.windows for outcome in outcomes)
-    run = Run(series.id, key, windows, time.monotonic() - began, len(slabs),
-              0 if known else sum(outcome.found for outcome in outcomes), known)  # fmt: skip
+    run = run_of(store, series, key, len(slabs), began, None if known else outcomes)
     if not known:
         store.write_run(key, run_record(run, series, device, {
             "model": model.digest,
