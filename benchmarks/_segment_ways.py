@@ -189,7 +189,7 @@ def nnunet_ours(classes: int, depth: int) -> dict[str, Any]:
     loaded, hu = peak_mib(), planes(depth)
     seconds: dict[str, float] = {}
     timed_total(ScoreBand, "_labels", seconds)
-    stream(model, hu[:50], SPACING)
+    stream(model, hu[: PATCH[0], :70, :70], SPACING)
     seconds.clear()
     wall, _ = stream(model, hu, SPACING)
     return {"wall": wall, "net": net.seconds, "export": seconds["_labels"], "loaded_mib": loaded, "windows": net.calls}

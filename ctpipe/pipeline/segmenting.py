@@ -314,6 +314,7 @@ class SlabStream:
                 spread.add(scored.window, scored.spread)
             self.windows += 1
             self.clamped |= scored.clamped
+            del scored  # or it lies beside the next one while that is made
         yield from self._finished(band, spread, None)
 
     def _finished(self, band: ScoreBand, spread: SpreadBand | None, frontier: Frontier | None) -> Iterator[_Part]:

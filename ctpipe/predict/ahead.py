@@ -37,6 +37,7 @@ def ahead(items: Iterable[Item], depth: int = 1) -> Iterator[Iterator[Item]]:
                 if item is made:
                     break
                 made.put(item)  # type: ignore[arg-type]
+                del item  # it may be large, and is the user's alone
         except BaseException as raised:  # whatever it is, the consumer raises it
             error = raised
         made.put(_End(error))

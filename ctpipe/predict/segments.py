@@ -73,6 +73,7 @@ def _scored(
                 there = plan.frame.to_stored(found.scores[i])
                 varied = None if found.spread is None else plan.frame.to_stored(found.spread[i][None])[0]
                 yield WindowScores(window, there, varied, found.clamped, next(frontiers))
+            del found, there, varied  # whoever took them is done with them long before the next pass is
 
 
 def _scores(model: Segmenter, plan: SegmentPlan, windows: list[Window], batch: NDArray[np.float32]) -> Scored:
