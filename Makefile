@@ -34,10 +34,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: $(READY) display servers lint
-	sh deploy/with-display.sh $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
+	sh deploy/with-display.sh $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 test-all: $(READY) display servers lint
-	sh deploy/with-display.sh $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	sh deploy/with-display.sh $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench

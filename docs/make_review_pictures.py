@@ -10,11 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import ctpipe
 from ctpipe.review import open_review
 from ctpipe.review.case_status import Decision, Status, add_status
 from ctpipe.review.lesions_widget import LesionListWidget
 from ctpipe.review.listing import list_cases
 from ctpipe.review.proposal_widget import ProposalWidget
+from ctpipe.review.reading_widget import ReadingWidget
 from ctpipe.review.view import settle
 from ctpipe.review.worklist_widget import WorklistWidget
 
@@ -23,8 +25,9 @@ WINDOW = 1380, 860  # pixels
 
 
 def main(demo: Path) -> None:
-    """The worklist, the list of lesions, a proposal in a region."""
+    """The worklist, the list of lesions, entropy over the CT, a proposal in a region."""
     store = Path(json.loads((demo / "demo.json").read_text("utf-8"))["store"])
+    ctpipe.infer(store, demo / "model-0", layers=["entropy"])  # the run is there: it is scored again for the layer alone
     cases, _ = list_cases(store, "reader-1")
     decided = [case for case in cases if not case.runs]
     for case, status, words in zip(decided, (Status.ACCEPTED, Status.FLAGGED), ("", "is this a lesion?"), strict=False):
@@ -47,6 +50,13 @@ def main(demo: Path) -> None:
     lesions.do(lambda: lesions.part.choose(listed[-1]))
     settle(20)
     viewer.screenshot(path=str(PICTURES / "review-lesions.png"), canvas_only=False, flash=False)
+
+    keys = window.findChild(ReadingWidget).keys
+    keys.run("next-layer")
+    keys.run("next-unsure")
+    settle(20)
+    viewer.screenshot(path=str(PICTURES / "review-entropy.png"), canvas_only=False, flash=False)
+    keys.run("next-layer")
 
     widget = window.findChild(ProposalWidget)
     viewer.window.dock_widgets["Predict here"].parent().raise_()

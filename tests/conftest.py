@@ -7,6 +7,19 @@ from pathlib import Path
 
 import pytest
 
+# Files that take longest begin first, so that no worker is left alone with one of them at the end.
+LONGEST = (
+    "pipeline/test_corpus_through_ingest.py",
+    "pipeline/test_kills.py",
+    "pipeline/test_kills_cluster.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All else stays in its order; under pytest-xdist this needs --no-loadscope-reorder."""
+    begin = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: begin.get(item.path, len(begin)))
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_key(tmp_path_factory: pytest.TempPathFactory) -> None:

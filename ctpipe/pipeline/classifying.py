@@ -1,8 +1,9 @@
 """A classifier over one volume: which waves of tasks it takes, and what a task of it is.
 
 The model that runs before (if any) first, as a run of its own; then its organ's median, where the model is relative to
-it; then one task for each slab (read planes and halo -> scores at the window centres -> labels -> whole shards); then
-the commit. A run that is committed is not computed again; a half-done one goes on where it stopped.
+it; then one task for each slab (read planes and halo -> scores at the window centres -> labels -> whole shards), of the
+last ones more (`tail`); then the commit. A run that is committed is not computed again; a half-done one goes on where
+it stopped.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,9 @@ from ctpipe.pipeline.loaded import model_of
 from ctpipe.pipeline.reports import Run
 from ctpipe.pipeline.runs import continued, continued_record, run_of, run_record
 from ctpipe.pipeline.stages import SlabCounter
+from ctpipe.pipeline.tail import parts_of, tail_of
 from ctpipe.pipeline.waves import Wave, Work
-from ctpipe.predict import SCORE_SCALE, score_centres
+from ctpipe.predict import SCORE_SCALE, plane_work, score_centres, window_work
 from ctpipe.predict import doubts as doubts_of
 from ctpipe.store import GroupWriter, Labels, LabelsMeta, Series, SlabRecord, Store, open_store
 from ctpipe.volume import Level, Slab
@@ -55,6 +57,16 @@ class PredictTask:
     device: Device
     doubt: bool = False  # tell how unsure the model is of its centres
     layers: tuple[GroupWriter, ...] = ()  # of the run, to be written too
+    part: tuple[int, int] | None = None  # of its lattice planes, of which `score_part` gives the scores
+    given: Scores | None = field(default=None, compare=False)  # of all of them, found before
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """int32 (lattice planes, ny, nx, 1 + classes) of 1 / SCORE_SCALE; windows: centres that were evaluated."""
+
+    values: NDArray[np.int32]
+    windows: int
 
 
 @dataclass(frozen=True)
@@ -73,18 +85,19 @@ class SlabOutcome:
 
 def volume_work(
     store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device,
-    uncertainty: bool = False, layers: Sequence[LayerKind] = (),
+    uncertainty: bool = False, layers: Sequence[LayerKind] = (), shares: int = 1,
 ) -> Work[Run]:  # fmt: skip
     """The run of `model`, which lies in `folder`, over one volume; `uncertainty`: noted in the store as well.
 
-    layers: written beside the labels.
+    layers: written beside the labels. shares: workers that this volume may keep busy.
 
     Where memory runs out, it begins again under the key of half the micro-batch, and the record of its first key says
     so: the next call goes there at once. No volume is mixed of both. BudgetError where nothing smaller is left.
     """
     before, reference = None, None
     if model.before is not None:
-        before_run = yield from volume_work(store, series, model.before, folder / "before", counter, device)
+        before_run = yield from volume_work(store, series, model.before, folder / "before", counter, device,
+                                            shares=shares)
         before = store[series.id].labels[before_run.run]
         if model.recipe.input.relative_to:
             reference = yield from organ.median_work(str(store.root), series, before, [model.recipe.input.relative_to])
@@ -93,7 +106,7 @@ def volume_work(
         key, smaller = run_key(series, model, device, before.name if before else None), model.sizes.half()
         try:
             run, doubts = yield from _run(store, series, model, folder, counter, device, before, reference,
-                                          uncertainty, layers)  # fmt: skip
+                                          uncertainty, layers, shares)  # fmt: skip
             break
         except MemoryError as error:
             if smaller is None:
@@ -134,7 +147,7 @@ def as_continued(store: Store, series: Series, model: Model, device: Device, bef
 
 def _run(store: Store, series: Series, model: Model, folder: Path, counter: SlabCounter, device: Device,
          before: Labels | None, reference: float | None, uncertainty: bool,
-         layers: Sequence[LayerKind]) -> Work[tuple[Run, Doubts]]:
+         layers: Sequence[LayerKind], shares: int) -> Work[tuple[Run, Doubts]]:
     """One run with the sizes that `model` has, and where uncertainty is wanted the doubts of the slabs it computed."""
     began = time.monotonic()
     key = run_key(series, model, device, before.name if before else None)
@@ -152,7 +165,7 @@ def _run(store: Store, series: Series, model: Model, folder: Path, counter: Slab
                              before.name if before else None, device, uncertainty, layered)
                  for slab in slabs]  # fmt: skip
         try:
-            outcomes: list[SlabOutcome] = yield Wave(predict_slab, tasks)
+            outcomes = yield from _predicted(tasks, model, series, shares, counter)
         except MemoryError as error:
             if known:  # of labels that are there the sizes are settled
                 raise BudgetError(f"series {series.id}: out of memory while its layers were made",
@@ -174,6 +187,52 @@ def _run(store: Store, series: Series, model: Model, folder: Path, counter: Slab
         }))  # fmt: skip
     return run, {slab.index: outcome.doubts for slab, outcome in zip(slabs, outcomes, strict=True)
                  if outcome.doubts is not None}  # fmt: skip
+
+
+def _predicted(tasks: list[PredictTask], model: Model, series: Series, shares: int,
+               counter: SlabCounter) -> Work[list[SlabOutcome]]:
+    """What all slabs give: whole ones first, then those of the tail, scored in parts."""
+    slabs = [task.slab for task in tasks]
+    tail = tail_for(model, series, slabs, shares)
+    whole, last = tasks[: len(tasks) - tail], tasks[len(tasks) - tail :]
+    outcomes: list[SlabOutcome] = yield Wave(predict_slab, whole)
+    if not last:
+        return outcomes
+    pieces = parts_of([len(_lattice_planes(model, series, task.slab)) for task in last], shares)
+    try:
+        found: list[Scores | None] = yield Wave(
+            score_part, [replace(last[n], part=(first, stop)) for n, first, stop in pieces], [0] * len(pieces))
+        parts = [[part for (n, *_), part in zip(pieces, found, strict=True) if n == slab] for slab in range(tail)]
+        given = [replace(task, given=_joined(some)) for task, some in zip(last, parts, strict=True)]
+        return outcomes + (yield Wave(predict_slab, given))
+    except MemoryError:
+        counter.add(-len(whole))  # they begin again too
+        raise
+
+
+def tail_for(model: Model, series: Series, slabs: Sequence[Slab], shares: int) -> int:
+    """How many of the last slabs are scored in parts, where `shares` workers work on the volume."""
+    if shares < 2:
+        return 0
+    level, predict = input_level(series, model), model.recipe.predict
+    _, ys, xs = WindowGrid(level.grid.shape, model.recipe.windows.window, predict.stride).axes()
+    work = plane_work(model, np.ones((len(ys), len(xs)), bool), window_work(model))
+    planes = max(len(_lattice_planes(model, series, slab)) for slab in slabs)
+    return tail_of(slabs, shares, work, planes * len(ys) * len(xs) * (1 + len(model.spec.classes)) * 4)
+
+
+def tail_tasks(model: Model, series: Series, slabs: Sequence[Slab], shares: int) -> int:
+    """Tasks that score parts of the tail, beside one a slab."""
+    tail = tail_for(model, series, slabs, shares)
+    return len(parts_of([len(_lattice_planes(model, series, slab)) for slab in slabs[len(slabs) - tail :]], shares))
+
+
+def _joined(parts: Sequence[Scores | None]) -> Scores | None:
+    """The scores of a slab; None where one part saw that it lies there already."""
+    there = [part for part in parts if part is not None]
+    if len(there) < len(parts):
+        return None
+    return Scores(np.concatenate([part.values for part in there]), sum(part.windows for part in there))
 
 
 def labels_meta(
@@ -202,32 +261,50 @@ def predict_slab(task: PredictTask) -> SlabOutcome:
     return SlabOutcome(record, scored.windows, done is not None, _doubts(scored) if task.doubt else None, layered)
 
 
+def score_part(task: PredictTask) -> Scores | None:
+    """Scores of a part of a slab's lattice planes; None where the slab and its layers lie there whole."""
+    assert task.part is not None
+    if task.writer.done(task.slab) is not None and layers_done(task.layers, task.slab) is not None:
+        return None
+    model = model_of(task.model, task.device).sized(task.sizes)
+    series = open_store(task.store)[task.series]
+    return _scores(model, series, task, _lattice_planes(model, series, task.slab)[slice(*task.part)])
+
+
 def doubt_slab(task: PredictTask) -> Doubts:
     """How unsure the model is of one slab, whose labels lie there already: scored again, nothing written."""
     model = model_of(task.model, task.device).sized(task.sizes)
     return {task.slab.index: _doubts(_scored(model, open_store(task.store)[task.series], task))}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Scored:
-    """Scores at the lattice planes that decide planes band.start..band.stop-1 of the input level; mask: as asked."""
+    """Scores at lattice planes that decide planes band.start..band.stop-1 of the input level; windows: evaluated."""
 
     scores: NDArray[np.int32]
+    windows: int
     planes: list[int]
-    mask: NDArray[np.bool_] | None
     band: Slab
-
-    @property
-    def windows(self) -> int:
-        """Centres that were evaluated."""
-        return int(np.prod(self.scores.shape[:-1])) if self.mask is None else int(self.mask.sum())
 
 
 def _scored(model: Model, series: Series, task: PredictTask) -> _Scored:
-    band = input_level(series, model).slab(task.slab)
+    planes = _lattice_planes(model, series, task.slab)
+    found = task.given or _scores(model, series, task, planes)
+    return _Scored(found.values, found.windows, planes, input_level(series, model).slab(task.slab))
+
+
+def _scores(model: Model, series: Series, task: PredictTask, planes: list[int]) -> Scores:
+    mask = mask_of(model, series, task.before, planes)
     reader = PlaneReader(series, model.recipe.input, task.reference_hu)
-    planes, mask = centres_for(model, series, task.before, band.start, band.stop)
-    return _Scored(score_centres(model, reader, planes, mask), planes, mask, band)
+    scores = score_centres(model, reader, planes, mask)
+    return Scores(scores, int(np.prod(scores.shape[:-1])) if mask is None else int(mask.sum()))
+
+
+def _lattice_planes(model: Model, series: Series, slab: Slab) -> list[int]:
+    """Lattice planes whose scores decide the labels of a slab."""
+    level, predict = input_level(series, model), model.recipe.predict
+    band = level.slab(slab)
+    return reduce.centre_planes(predict.stride.z, band.start, band.stop, level.grid.shape.z, predict.fill)
 
 
 def _slab_labels(model: Model, series: Series, slab: Slab, scored: _Scored) -> NDArray[np.uint8]:
@@ -273,19 +350,25 @@ def input_level(series: Series, model: Model) -> Level:
 def centres_for(
     model: Model, series: Series, before: str | None, start: int, stop: int
 ) -> tuple[list[int], NDArray[np.bool_] | None]:
-    """(lattice planes whose scores decide planes start..stop-1 of the input level, which of their centres count).
-
-    The mask is (len(planes), ny, nx); None: all. before: labels of the run before, for region `organ`.
-    """
+    """(lattice planes whose scores decide planes start..stop-1 of the input level, `mask_of` them)."""
     level, predict = input_level(series, model), model.recipe.predict
     planes = reduce.centre_planes(predict.stride.z, start, stop, level.grid.shape.z, predict.fill)
+    return planes, mask_of(model, series, before, planes)
+
+
+def mask_of(model: Model, series: Series, before: str | None, planes: list[int]) -> NDArray[np.bool_] | None:
+    """Which centres of lattice planes are evaluated, (len(planes), ny, nx); None: all.
+
+    before: labels of the run before, for region `organ`.
+    """
+    level, predict = input_level(series, model), model.recipe.predict
     if predict.region is Region.ALL:
-        return planes, None
+        return None
     _, ys, xs = WindowGrid(level.grid.shape, model.recipe.windows.window, predict.stride).axes()
     if predict.region is Region.BODY:
         hu = series.read_planes(min(planes), max(planes) + 1, level.number)
         picked = hu[np.asarray(planes) - min(planes)]
-        return planes, picked[:, ys][:, :, xs] > BODY_HU
+        return picked[:, ys][:, :, xs] > BODY_HU
     if before is None:
         raise RunError("region 'organ' needs a model that runs before", "name one in the recipe: before = \"NAME\"")
     depth, height, width = series.grid.shape
@@ -293,4 +376,4 @@ def centres_for(
     near = organ.near_mask(series.labels[before], series.grid, int(zs.min()), int(zs.max()) + 1, predict.margin_mm)
     fine_y = np.minimum(ys * level.factors.y, height - 1)
     fine_x = np.minimum(xs * level.factors.x, width - 1)
-    return planes, near[zs - zs.min()][:, fine_y][:, :, fine_x]
+    return near[zs - zs.min()][:, fine_y][:, :, fine_x]

@@ -19,9 +19,10 @@ from ctpipe.cluster import workers_for
 from ctpipe.errors import CtpipeError
 from ctpipe.models import Model
 from ctpipe.patches import PlaneReader, WindowGrid
-from ctpipe.pipeline.classifying import as_continued, centres_for, input_level, labels_meta
+from ctpipe.pipeline.classifying import as_continued, centres_for, input_level, labels_meta, tail_tasks
 from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.plans import BASE_BYTES, COMPRESSED, InferPlan, PassPlan, SeriesPlan, refusal
+from ctpipe.pipeline.tail import shares_for
 from ctpipe.predict import plane_work, score_centres, scoring_bytes, window_work
 from ctpipe.store import GroupWriter, Series, Store
 from ctpipe.volume import Slab
@@ -47,7 +48,8 @@ def plan_runs(store: Store, model: Model, chosen: Sequence[str], client: Client 
                             "multiply_adds_per_second": rate.per_second})  # fmt: skip
     n_slabs = sum(-(-store[name].grid.shape.z // store[name].levels[0].slab_planes) for name in chosen)
     workers = workers_for(n_slabs * len(line), client)
-    series = tuple(_series_plan(store, store[name], line, device, rates, workers.at_once) for name in chosen)
+    shares = shares_for(workers.at_once, len(chosen))
+    series = tuple(_series_plan(store, store[name], line, device, rates, workers.at_once, shares) for name in chosen)
     free = shutil.disk_usage(store.root).free
     plan = InferPlan(series, workers.at_once, workers.memory_bytes, free, tuple(calibration))
     peak, disk = plan.totals["peak_bytes"], plan.totals["disk_bytes"]
@@ -78,19 +80,19 @@ def _calibrate(series: Series, model: Model) -> tuple[_Rate, float]:
 
 
 def _series_plan(store: Store, series: Series, line: Sequence[Model], device: Device, rates: dict[str, _Rate],
-                 at_once: int) -> SeriesPlan:
+                 at_once: int, shares: int) -> SeriesPlan:
     passes: list[PassPlan] = []
     try:
         for model in line:
             passes.append(_pass_plan(store, series, model, device, passes[-1] if passes else None,
-                                     rates[model.digest], at_once))  # fmt: skip
+                                     rates[model.digest], at_once, shares))  # fmt: skip
     except CtpipeError as error:  # the run will say the same of this volume, and go on with the others
         return SeriesPlan(series.id, (), str(error))
     return SeriesPlan(series.id, tuple(passes))
 
 
 def _pass_plan(store: Store, series: Series, model: Model, device: Device, before: PassPlan | None, rate: _Rate,
-               at_once: int) -> PassPlan:
+               at_once: int, shares: int) -> PassPlan:
     before_run = before.run if before else None
     model = as_continued(store, series, model, device, before_run)
     key = run_key(series, model, device, before_run)
@@ -104,9 +106,10 @@ def _pass_plan(store: Store, series: Series, model: Model, device: Device, befor
     windows, work = sum(n for n, _, _ in counted), sum(n for _, n, _ in counted)
     most = max((planes for _, _, planes in counted), default=0)
     steps = 2 if model.recipe.input.relative_to else 1
+    tasks = steps * len(writer.slabs) + tail_tasks(model, series, writer.slabs, shares)
     return replace(
         told, state="new" if len(missing) == len(writer.slabs) else "half-done", windows=windows, at_most=unknown,
-        flops=2 * work, tasks=steps * len(writer.slabs), peak_bytes=_peak_bytes(series, model, writer, most),
+        flops=2 * work, tasks=tasks, peak_bytes=_peak_bytes(series, model, writer, most),
         disk_bytes=round(sum(slab.planes for slab in missing) * _plane_voxels(series) * COMPRESSED),
         seconds=work / rate.per_second / at_once,
     )  # fmt: skip

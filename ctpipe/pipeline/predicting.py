@@ -27,6 +27,7 @@ from ctpipe.pipeline.plans import InferPlan
 from ctpipe.pipeline.reports import InferReport, Run
 from ctpipe.pipeline.segment_planning import plan_segment_runs
 from ctpipe.pipeline.stages import SlabCounter, store_for_writing
+from ctpipe.pipeline.tail import shares_for
 from ctpipe.pipeline.waves import Volume, Work, run_volumes
 from ctpipe.predict import notes, require_exact
 from ctpipe.store import Store
@@ -105,9 +106,9 @@ def infer(
     counter = SlabCounter("infer", progress, n_slabs)
     threads = loaded.spec.threads if isinstance(loaded, Segmenter) else 1
     with _workers_for(on, n_slabs, client, threads) as workers:
-        spans = segmenting.spans_for(_workers(workers), len(chosen))
+        shares = shares_for(_workers(workers), len(chosen))
         volumes = [
-            Volume(name, _work(target, name, loaded, folder, counter, on, spans, uncertainty, kinds))
+            Volume(name, _work(target, name, loaded, folder, counter, on, shares, uncertainty, kinds))
             for name in chosen
         ]
         runs, failed = run_volumes(workers, volumes, counter, on)
@@ -149,15 +150,16 @@ def _work(
     folder: Path,
     counter: SlabCounter,
     device: Device,
-    spans: int,
+    shares: int,
     uncertainty: bool,
     layers: Sequence[LayerKind],
 ) -> Callable[[], Work[Run]]:
     """What begins the work on one volume."""
     if isinstance(model, Segmenter):
-        return lambda: segmenting.volume_work(store, store[series], model, folder, counter, device, spans, uncertainty,
+        return lambda: segmenting.volume_work(store, store[series], model, folder, counter, device, shares, uncertainty,
                                               layers)  # fmt: skip
-    return lambda: classifying.volume_work(store, store[series], model, folder, counter, device, uncertainty, layers)
+    return lambda: classifying.volume_work(store, store[series], model, folder, counter, device, uncertainty, layers,
+                                           shares)  # fmt: skip
 
 
 def _layers_of(store: Store, run: Run) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from ctpipe.errors import CtpipeError
 from ctpipe.models import Segmenter, SegmentPlan
 from ctpipe.pipeline.keys import segment_key
 from ctpipe.pipeline.plans import BASE_BYTES, COMPRESSED, InferPlan, PassPlan, SeriesPlan, refusal
-from ctpipe.pipeline.segmenting import labels_meta, missing_slabs, spans_for, spans_of
+from ctpipe.pipeline.segmenting import labels_meta, missing_slabs, spans_of
+from ctpipe.pipeline.tail import shares_for
 from ctpipe.predict import block_planes, needs_facts
 from ctpipe.reduce import band_rows
 from ctpipe.store import Series, Store
@@ -36,7 +37,7 @@ def plan_segment_runs(
     seconds, flops = _calibrate(model)
     n_slabs = sum(-(-store[name].grid.shape.z // store[name].levels[0].slab_planes) for name in chosen)
     workers = workers_for(n_slabs, client, model.spec.threads)
-    spans = spans_for(workers.at_once, len(chosen))
+    spans = shares_for(workers.at_once, len(chosen))
     series = tuple(_series_plan(store, store[name], model, device, spans, seconds / workers.at_once, flops)
                    for name in chosen)
     free = shutil.disk_usage(store.root).free

@@ -179,11 +179,6 @@ def labels_meta(key: str, series: Series, model: Segmenter) -> LabelsMeta:
     )  # fmt: skip
 
 
-def spans_for(workers: int, volumes: int) -> int:
-    """Spans of each volume, so that no worker stands idle."""
-    return -(-workers // max(1, volumes))
-
-
 def spans_of(slabs: Sequence[Slab], count: int) -> list[tuple[Slab, ...]]:
     """`slabs` in `count` runs of neighbours, as even as can be; fewer where there are fewer slabs."""
     cuts = [round(i * len(slabs) / min(count, len(slabs))) for i in range(min(count, len(slabs)) + 1)]

@@ -226,7 +226,7 @@ class LinkedPlanes:
         twins = []
         for side in self.sides:
             twin = Layer.create(data, dict(state), kind)
-            side.layers.append(twin)
+            side.layers.insert(self.viewer.layers.index(layer), twin)  # what lies above it does so here too
             if kind == "labels":
                 twin.editable = False
                 layer.events.colormap.connect(lambda event=None, twin=twin: _same_colours(twin, layer))

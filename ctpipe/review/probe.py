@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Probe:
-    """One voxel. hu: the stored value; lps_mm: its centre in the patient; labels: class by name of the layer."""
+    """One voxel. hu: the stored value; lps_mm: its centre in the patient; labels: class by name of the layer; values:
+    of the run's layers in view, by theirs.
+    """
 
     voxel: tuple[int, int, int]
     lps_mm: tuple[float, float, float]
     hu: float
     labels: dict[str, str] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, session: ReviewSession, voxel: tuple[int, int, int]) -> Probe:
@@ -31,7 +34,7 @@ class Probe:
             raise LookupError("no series is shown")
         hu = float(np.asarray(LazyLevel(series, 0)[voxel]))
         lps = tuple(float(mm) for mm in series.grid.to_lps(voxel))
-        found = {}
+        found, values = {}, {}
         for layer in session.viewer.layers:
             data = layer.data[0] if layer.multiscale else layer.data
             # a proposal covers a part of the grid
@@ -39,14 +42,18 @@ class Probe:
                 label = int(np.asarray(data[voxel]))
                 if label:
                     found[layer.name] = _class_name(layer, label)
-        return cls(voxel, lps, hu, found)  # type: ignore[arg-type]
+            facts = layer.metadata.get("ctpipe", {})
+            if "layer" in facts and layer.visible:
+                values[layer.name] = float(np.asarray(data[voxel])) * facts["scale"]
+        return cls(voxel, lps, hu, found, values)  # type: ignore[arg-type]
 
     @property
     def lines(self) -> list[str]:
         """The same in short lines, for the corner of a picture."""
         z, y, x = self.voxel
         labels = [f"{layer}: {name}" for layer, name in self.labels.items()]
-        return [f"{self.hu:g} HU", f"z {z}, y {y}, x {x}", place(self.lps_mm), *labels]
+        values = [f"{layer}: {value:.2f}" for layer, value in self.values.items()]
+        return [f"{self.hu:g} HU", f"z {z}, y {y}, x {x}", place(self.lps_mm), *labels, *values]
 
     def __str__(self) -> str:
         return "; ".join(self.lines)

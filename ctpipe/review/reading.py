@@ -96,7 +96,7 @@ class Reading:
         for layer in self.session.viewer.layers:
             if series is not None and layer._type_string == "image":
                 facts = layer.metadata.get("ctpipe", {})
-                if facts.get("series") == series.id:
+                if facts.get("series") == series.id and "layer" not in facts:  # none that a run kept
                     return layer
         return None
 

@@ -14,6 +14,7 @@ from ctpipe.review.keys import KeyMap
 from ctpipe.review.lesions import LesionList
 from ctpipe.review.proposal import Proposal
 from ctpipe.review.reading import Reading
+from ctpipe.review.run_layers import RunLayers
 from ctpipe.review.session import ReviewSession
 from ctpipe.review.worklist import Worklist
 
@@ -36,6 +37,7 @@ class Room:
         self.proposal = Proposal(session, self.editing)
         self.lesions = LesionList(session, self.reading.go_to, self.editing)
         self.comparison = Comparison(session, self.reading.go_to, self.editing)
+        self.run_layers = RunLayers(session, self.reading.go_to)
         self.keys = KeyMap(session, self.commands())
         self.editing.edited.connect(self._edited)
         self.worklist.opened.connect(lambda _: self.keys.read())  # a copy that is taken up is there to be read first
@@ -44,7 +46,8 @@ class Room:
 
     def commands(self) -> list[Command]:
         """What all parts offer by key."""
-        parts = (self.worklist, self.reading, self.editing, self.lesions, self.comparison, self.proposal)
+        parts = (self.worklist, self.reading, self.run_layers, self.editing, self.lesions, self.comparison,
+                 self.proposal)  # fmt: skip
         return [command for part in parts for command in part.commands()]
 
     def _edited(self, _box: tuple[slice, ...]) -> None:

@@ -60,7 +60,7 @@ def write_volume(store, series_id: str, *, grid: Grid | None = None, voi=(50.0, 
 
 
 def commit(store, writer, voxels: np.ndarray) -> None:
-    with store.lease(writer.target) as lease:
+    with store.lease(writer.lease_target) as lease:
         writer.prepare()
         writer.commit([writer.write_slab(slab, voxels[slab.start : slab.stop]) for slab in writer.slabs], lease)
 
