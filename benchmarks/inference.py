@@ -8,7 +8,8 @@ python benchmarks/inference.py [--parts dense monai nnunet whole flat] [--nnunet
 (c) nnunet: the same network, plans and volume (512 x 512 x 100), 3 and 10 classes; its environment is made by
     benchmarks/nnunet-venv.sh. rest: all but the forward passes; export: logits to labels.
 (d) whole: `ctpipe infer` from store to committed labels against the plain forward passes of the same batches.
-(e) flat: peak memory of our stream over 100 to 800 planes, 3 and 30 classes; --plot FILE draws it.
+(e) flat: peak memory of our stream over 100 to 800 planes, 3 and 30 classes, the median of --repeats runs, since
+    reading, passes and reducing run beside each other and meet at other moments each time; --plot FILE draws it.
 
 Each way runs in a process of its own, peers and ours in turn. MiB: highest resident size. Ratios are ours over theirs,
 speed-ups theirs over ours; `efficiency` is forward passes over the whole run.
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from dense import NETWORKS
@@ -56,6 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="of dense")
     parser.add_argument("--planes", type=int, default=300, help="of monai")
     parser.add_argument("--nnunet", default="build/nnunet-venv/bin/python", help="Python that has nnunetv2")
+    parser.add_argument("--repeats", type=int, default=3, help="of flat")
     parser.add_argument("--plot", metavar="FILE", help="of flat")
     parser.add_argument("--json", action="store_true", help="all figures as one JSON document on the last line")
     return parser.parse_args()
@@ -145,12 +148,14 @@ def whole(args: argparse.Namespace) -> dict[str, float]:
 
 def flat(args: argparse.Namespace) -> dict[str, float]:
     """(e)."""
-    print(f"\n(e) our stream, planes of 512 x 512, windows 32 x 256 x 256: peak MiB\n{'classes':>7} "
-          + " ".join(f"{n:>7}" for n in FLAT_PLANES) + " planes")
+    print(f"\n(e) our stream, planes of 512 x 512, windows 32 x 256 x 256: peak MiB, the median of {args.repeats}\n"
+          f"{'classes':>7} " + " ".join(f"{n:>7}" for n in FLAT_PLANES) + " planes, lowest and highest")
     found = {}
     for classes in FLAT_CLASSES:
-        found[classes] = [way("flat", classes, n)["mib"] for n in FLAT_PLANES]
-        print(f"{classes:7} " + " ".join(f"{mib:7.0f}" for mib in found[classes]), flush=True)
+        each = [[way("flat", classes, n)["mib"] for n in FLAT_PLANES] for _ in range(args.repeats)]
+        found[classes] = [median(mibs) for mibs in zip(*each, strict=True)]
+        ends = " ".join(f"{min(mibs):.0f}-{max(mibs):.0f}" for mibs in zip(*each, strict=True))
+        print(f"{classes:7} " + " ".join(f"{mib:7.0f}" for mib in found[classes]) + f"   {ends}", flush=True)
     if args.plot:
         draw(found, args.plot)
     return {f"flat_{classes}": mibs[-1] / mibs[0] for classes, mibs in found.items()}

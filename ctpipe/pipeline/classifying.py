@@ -22,7 +22,7 @@ from ctpipe import reduce
 from ctpipe.errors import BudgetError, RunError
 from ctpipe.models import Model, Sizes
 from ctpipe.patches import PlaneReader, WindowGrid
-from ctpipe.pipeline import organ
+from ctpipe.pipeline import organ, tail
 from ctpipe.pipeline.doubting import Doubts, noted
 from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.layering import SlabLayers, commit_layers, layer_writers, layers_done, layers_lease
@@ -35,7 +35,7 @@ from ctpipe.pipeline.waves import Wave, Work
 from ctpipe.predict import SCORE_SCALE, plane_work, score_centres, window_work
 from ctpipe.predict import doubts as doubts_of
 from ctpipe.store import GroupWriter, Labels, LabelsMeta, Series, SlabRecord, Store, open_store
-from ctpipe.volume import Level, Slab
+from ctpipe.volume import Level, Slab, slabs_of
 from ctpipe.words import Device, LabelKind, LayerKind, Region
 
 # A centre above this is evaluated as body; below it is air or lung.
@@ -191,20 +191,19 @@ def _run(store: Store, series: Series, model: Model, folder: Path, counter: Slab
 
 def _predicted(tasks: list[PredictTask], model: Model, series: Series, shares: int,
                counter: SlabCounter) -> Work[list[SlabOutcome]]:
-    """What all slabs give: whole ones first, then those of the tail, scored in parts."""
-    slabs = [task.slab for task in tasks]
-    tail = tail_for(model, series, slabs, shares)
-    whole, last = tasks[: len(tasks) - tail], tasks[len(tasks) - tail :]
-    outcomes: list[SlabOutcome] = yield Wave(predict_slab, whole)
-    if not last:
-        return outcomes
+    """What all slabs give: of the tail the scores in parts first, beside the last whole slabs, then the rest."""
+    first_of_tail = len(tasks) - tail_for(model, series, [task.slab for task in tasks], shares)
+    whole, last = tasks[:first_of_tail], tasks[first_of_tail:]
     pieces = parts_of([len(_lattice_planes(model, series, task.slab)) for task in last], shares)
+    parts = [replace(last[n], part=(first, stop)) for n, first, stop in pieces]
+    found = yield Wave(slab_or_part, [*whole, *parts], [1] * len(whole) + [0] * len(parts))
+    outcomes: list[SlabOutcome] = found[: len(whole)]
+    scores: list[list[Scores | None]] = [[] for _ in last]
+    for (n, *_), part in zip(pieces, found[len(whole) :], strict=True):
+        scores[n].append(part)
+    given = [replace(task, given=_joined(some)) for task, some in zip(last, scores, strict=True)]
     try:
-        found: list[Scores | None] = yield Wave(
-            score_part, [replace(last[n], part=(first, stop)) for n, first, stop in pieces], [0] * len(pieces))
-        parts = [[part for (n, *_), part in zip(pieces, found, strict=True) if n == slab] for slab in range(tail)]
-        given = [replace(task, given=_joined(some)) for task, some in zip(last, parts, strict=True)]
-        return outcomes + (yield Wave(predict_slab, given))
+        return outcomes + (yield Wave(slab_or_part, given))
     except MemoryError:
         counter.add(-len(whole))  # they begin again too
         raise
@@ -215,16 +214,34 @@ def tail_for(model: Model, series: Series, slabs: Sequence[Slab], shares: int) -
     if shares < 2:
         return 0
     level, predict = input_level(series, model), model.recipe.predict
-    _, ys, xs = WindowGrid(level.grid.shape, model.recipe.windows.window, predict.stride).axes()
-    work = plane_work(model, np.ones((len(ys), len(xs)), bool), window_work(model))
+    lattice = WindowGrid(level.grid.shape, model.recipe.windows.window, predict.stride).counts
     planes = max(len(_lattice_planes(model, series, slab)) for slab in slabs)
-    return tail_of(slabs, shares, work, planes * len(ys) * len(xs) * (1 + len(model.spec.classes)) * 4)
+    slab_bytes = planes * lattice.y * lattice.x * (1 + len(model.spec.classes)) * 4
+    return tail_of(slabs, shares, whole_plane_work(model, series), slab_bytes)
+
+
+def whole_plane_work(model: Model, series: Series) -> int:
+    """Multiply-adds of all centres of one lattice plane."""
+    grid = input_level(series, model).grid
+    lattice = WindowGrid(grid.shape, model.recipe.windows.window, model.recipe.predict.stride).counts
+    return plane_work(model, np.ones((lattice.y, lattice.x), bool), window_work(model))
+
+
+def tasks_at_once(model: Model, series: Series) -> int:
+    """Tasks of a volume that may run beside each other: slabs, or parts of them where planes are heavy, of all models
+    of the line.
+    """
+    slabs = len(slabs_of(series.grid.shape.z))
+    if model.recipe.input.level >= len(series.levels):  # its own run will say so, and the others go on
+        return slabs
+    before = tasks_at_once(model.before, series) if model.before else 0
+    return before + (slabs if whole_plane_work(model, series) < tail.HEAVY else slabs * tail.PARTS)
 
 
 def tail_tasks(model: Model, series: Series, slabs: Sequence[Slab], shares: int) -> int:
     """Tasks that score parts of the tail, beside one a slab."""
-    tail = tail_for(model, series, slabs, shares)
-    return len(parts_of([len(_lattice_planes(model, series, slab)) for slab in slabs[len(slabs) - tail :]], shares))
+    last = slabs[len(slabs) - tail_for(model, series, slabs, shares) :]
+    return len(parts_of([len(_lattice_planes(model, series, slab)) for slab in last], shares))
 
 
 def _joined(parts: Sequence[Scores | None]) -> Scores | None:
@@ -259,6 +276,11 @@ def predict_slab(task: PredictTask) -> SlabOutcome:
     record = done or task.writer.write_slab(task.slab, _slab_labels(model, series, task.slab, scored))
     layered = _write_layers(model, series, task, scored) if layered is None else layered
     return SlabOutcome(record, scored.windows, done is not None, _doubts(scored) if task.doubt else None, layered)
+
+
+def slab_or_part(task: PredictTask) -> SlabOutcome | Scores | None:
+    """`score_part` for a part, `predict_slab` for a slab: both are tasks of one wave, so that nobody waits between."""
+    return predict_slab(task) if task.part is None else score_part(task)
 
 
 def score_part(task: PredictTask) -> Scores | None:

@@ -19,7 +19,7 @@ from ctpipe.cluster import workers_for
 from ctpipe.errors import CtpipeError
 from ctpipe.models import Model
 from ctpipe.patches import PlaneReader, WindowGrid
-from ctpipe.pipeline.classifying import as_continued, centres_for, input_level, labels_meta, tail_tasks
+from ctpipe.pipeline.classifying import as_continued, centres_for, input_level, labels_meta, tail_tasks, tasks_at_once
 from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.plans import BASE_BYTES, COMPRESSED, InferPlan, PassPlan, SeriesPlan, refusal
 from ctpipe.pipeline.tail import shares_for
@@ -46,8 +46,7 @@ def plan_runs(store: Store, model: Model, chosen: Sequence[str], client: Client 
         rates[one.digest] = rate
         calibration.append({"model": one.digest, "plane_seconds": seconds,
                             "multiply_adds_per_second": rate.per_second})  # fmt: skip
-    n_slabs = sum(-(-store[name].grid.shape.z // store[name].levels[0].slab_planes) for name in chosen)
-    workers = workers_for(n_slabs * len(line), client)
+    workers = workers_for(sum(tasks_at_once(model, store[name]) for name in chosen), client)
     shares = shares_for(workers.at_once, len(chosen))
     series = tuple(_series_plan(store, store[name], line, device, rates, workers.at_once, shares) for name in chosen)
     free = shutil.disk_usage(store.root).free

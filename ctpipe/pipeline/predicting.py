@@ -105,7 +105,10 @@ def infer(
     n_slabs = sum(len(slabs_of(target[name].grid.shape.z)) for name in chosen) * _depth(loaded)
     counter = SlabCounter("infer", progress, n_slabs)
     threads = loaded.spec.threads if isinstance(loaded, Segmenter) else 1
-    with _workers_for(on, n_slabs, client, threads) as workers:
+    n_tasks = n_slabs
+    if isinstance(loaded, Model):
+        n_tasks = sum(classifying.tasks_at_once(loaded, target[name]) for name in chosen)
+    with _workers_for(on, n_tasks, client, threads) as workers:
         shares = shares_for(_workers(workers), len(chosen))
         volumes = [
             Volume(name, _work(target, name, loaded, folder, counter, on, shares, uncertainty, kinds))

@@ -3,7 +3,7 @@
 ::
 
     100 planes, two workers    slabs 0, 1 (32 planes each)    a task each: read, score, write
-                               slabs 2, 3 (32 and 4)          the tail: parts of 2 planes, scored by whoever is free;
+                               slabs 2, 3 (32 and 4)          the tail: planes one by one, scored by whoever is free;
                                                               then a task each that joins the scores and writes
 
 Without it one worker would score 64 of the 100 planes and the other one 36. Arithmetic only.
@@ -20,7 +20,7 @@ HEAVY = 5_000_000_000
 # Scores of a slab of the tail go through the scheduler: above so many bytes its slabs are tasks like the others.
 MOST_BYTES = 8 << 20
 # Parts for each share of the work; the last one to end is waited for.
-PARTS = 8
+PARTS = 16
 
 
 def shares_for(workers: int, volumes: int) -> int:
