@@ -104,7 +104,7 @@ def run_layer(layer: Layer) -> LayerData:
     options = {
         "name": f"{layer.name}{of} {layer.run[:8]}",
         "multiscale": True,
-        "colormap": "magma",
+        "colormap": "bop orange",  # added to grey it stays a colour
         "blending": "additive",
         "contrast_limits": (0, 255),
         "visible": False,
