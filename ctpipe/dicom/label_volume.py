@@ -79,6 +79,10 @@ class NrrdLabel(VolumeLabel):
     kind = "nrrd"
 
 
+# No voxel is so large, none lies so far from the origin: such an affine is no place in a patient.
+FARTHEST_MM = 1e6
+
+
 def is_raster(head: bytes) -> bool:
     """Whether the first bytes of a file are those of a NIfTI or NRRD file."""
     return is_nifti(head) or is_nrrd(head)
@@ -89,6 +93,9 @@ def raster_header(locator: Locator, size: int) -> RasterHeader:
     head = locator.head()
     header = nrrd_header(locator.head(HEADER_BYTES)) if is_nrrd(head) else nifti_header(head)
     header.refuse_size(size)
+    if np.abs(header.rows).max() > FARTHEST_MM:
+        raise LabelFaultError("missing-orientation", f"a {header.kind} file whose affine holds lengths of a kilometre",
+                              "write it with the affine of its CT, in mm")  # fmt: skip
     return header
 
 

@@ -57,10 +57,10 @@ def nrrd_header(head: bytes) -> RasterHeader:
         raise LabelFaultError("unreadable", "a NRRD header that does not end", _AGAIN)
     try:
         fields = nrrd.read_header(iter(head[: end.start()].decode("utf-8", "replace").splitlines()))
-    except (nrrd.NRRDError, ValueError, IndexError, TypeError, KeyError, StopIteration) as error:
+        fields = {key.lower() if key[:7] != "Segment" else key: value for key, value in fields.items()}
+        return _read(fields, end.end())  # a field by a name in other letters comes as text, which may be no number
+    except (nrrd.NRRDError, ValueError, IndexError, TypeError, KeyError, OverflowError, StopIteration) as error:
         raise LabelFaultError("unreadable", "a NRRD header cannot be read", _AGAIN) from error
-    fields = {key.lower() if key[:7] != "Segment" else key: value for key, value in fields.items()}
-    return _read(fields, end.end())
 
 
 def _read(fields: Mapping[str, Any], voxels_at: int) -> RasterHeader:

@@ -193,6 +193,7 @@ def _image(
     ds.SOPInstanceUID = synthetic_uid("instance", study_key, series_key, z)
     ds.SeriesInstanceUID = synthetic_uid("series", study_key, series_key)
     ds.SeriesNumber, ds.InstanceNumber, ds.AcquisitionNumber = None, number, None
+    ds.Laterality = ""  # PS3.3 C.7.3.1: without Body Part Examined it is to be there, and may be empty
     ds.PatientPosition = ""  # PS3.3 C.7.3.1.1.2 lets it be empty; the geometry below is complete without it
     if frame_key is not None:
         ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = synthetic_uid("frame", frame_key), ""

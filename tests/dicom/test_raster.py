@@ -22,6 +22,7 @@ from ctpipe.dicom import match_structures, raster_file, read_planes, read_struct
 from ctpipe.dicom.raster import is_raster, raster_verdict
 from ctpipe.dicom.sources import iter_items
 from ctpipe.errors import InputError
+from ctpipe.volume import Grid
 from ctpipe.words import VerdictKind
 
 LPS = "left-posterior-superior"
@@ -497,6 +498,26 @@ def whole_files(tmp_path_factory):
     made += [write_nifti(folder / "labels.nii", lopsided(), grid()), write_nrrd(folder / "l.nrrd", lopsided(), grid())]
     made.append(write_nrrd(folder / "s.seg.nrrd", lopsided(), grid(), **SEGMENTS))
     return [(path.name, path.read_bytes()) for path in made]
+
+
+@pytest.mark.parametrize("field", [b"sizes:", b"space directions:", b"space origin:"])
+def test_a_nrrd_field_in_other_letters_is_refused_in_a_word(tmp_path, field):
+    """X7: pynrrd gives it as text, which is no number."""
+    path = write_nrrd(tmp_path / "a.nrrd", hu(), grid())
+    path.write_bytes(path.read_bytes().replace(field, field.capitalize()))
+    found = raster_verdict(next(iter_items([path])), KEY)
+    assert found.kind is VerdictKind.REJECT
+    assert found.reason in ("unreadable", "missing-orientation")
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nrrd"])
+def test_an_affine_of_kilometres_is_no_place_in_a_patient(tmp_path, name):
+    """X7: rounded to a grid id it would overflow, and every such grid would be the same."""
+    far = np.array(grid().affine)
+    far[0, 3] = 3e15
+    path = WRITERS[name](tmp_path / name, hu(), Grid.from_affine(grid().shape, far))
+    found = raster_verdict(next(iter_items([path])), KEY)
+    assert found.reason == "missing-orientation"
 
 
 @settings(max_examples=150, deadline=None)

@@ -106,10 +106,10 @@ def test_regions_have_a_probability_each(made, tmp_path) -> None:
 
 def test_spans_of_a_volume_give_the_bytes_of_one(made, layered, tmp_path, monkeypatch) -> None:
     """I4: each slab a task of its own; windows over their borders are scored in both."""
-    from ctpipe.pipeline import segmenting
+    from ctpipe.pipeline import predicting
 
     store = shutil.copytree(made[0], tmp_path / "S")
-    monkeypatch.setattr(segmenting, "spans_for", lambda *_: 3)
+    monkeypatch.setattr(predicting, "shares_for", lambda *_: 3)
     report = ctpipe.infer(store, made[1], layers=ALL)
     assert report.runs[0].windows > open_store(layered).run(report.runs[0].run)["windows"]
     assert same_bytes(store) == same_bytes(layered)
