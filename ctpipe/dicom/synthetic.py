@@ -137,6 +137,7 @@ def write_rtstruct(
     ds.SeriesNumber, ds.OperatorsName = None, ""
     ds.StructureSetLabel, ds.StructureSetDate, ds.StructureSetTime = "SYNTHETIC", "", ""
     frame = synthetic_uid("frame", frame_key or study_key)
+    ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = frame, ""
     reference = Dataset()
     reference.FrameOfReferenceUID = frame
     ds.ReferencedFrameOfReferenceSequence = DicomSequence([reference])
