@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import pixel_array
@@ -26,8 +26,11 @@ def packed(frames):
     return ds
 
 
+# frames that RLE makes exactly as long as they were: pydicom asks, and reads them right
+@pytest.mark.filterwarnings("ignore:The number of bytes of compressed pixel data matches")
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 40), st.integers(1, 300), st.sampled_from(["u1", "u2"]))
+@example(352, 1, 22, 22, "u1")
 def test_frames_come_back(seed, n, rows, columns, dtype):
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 3, (n, rows, columns)).astype(dtype) * (rng.random((n, rows, columns)) < rng.random())
