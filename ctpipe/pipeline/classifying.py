@@ -22,7 +22,7 @@ from ctpipe import reduce
 from ctpipe.errors import BudgetError, RunError
 from ctpipe.models import Model, Sizes
 from ctpipe.patches import PlaneReader, WindowGrid
-from ctpipe.pipeline import organ, tail
+from ctpipe.pipeline import organ
 from ctpipe.pipeline.doubting import Doubts, noted
 from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.layering import SlabLayers, commit_layers, layer_writers, layers_done, layers_lease
@@ -30,7 +30,7 @@ from ctpipe.pipeline.loaded import model_of
 from ctpipe.pipeline.reports import Run
 from ctpipe.pipeline.runs import continued, continued_record, run_of, run_record
 from ctpipe.pipeline.stages import SlabCounter
-from ctpipe.pipeline.tail import parts_of, tail_of
+from ctpipe.pipeline.tail import parts_of, tail_of, tasks_of
 from ctpipe.pipeline.waves import Wave, Work
 from ctpipe.predict import SCORE_SCALE, plane_work, score_centres, window_work
 from ctpipe.predict import doubts as doubts_of
@@ -235,7 +235,7 @@ def tasks_at_once(model: Model, series: Series) -> int:
     if model.recipe.input.level >= len(series.levels):  # its own run will say so, and the others go on
         return slabs
     before = tasks_at_once(model.before, series) if model.before else 0
-    return before + (slabs if whole_plane_work(model, series) < tail.HEAVY else slabs * tail.PARTS)
+    return before + tasks_of(slabs, whole_plane_work(model, series))
 
 
 def tail_tasks(model: Model, series: Series, slabs: Sequence[Slab], shares: int) -> int:

@@ -40,6 +40,11 @@ def tail_of(slabs: Sequence[Slab], shares: int, plane_work: int, slab_bytes: int
     return left if left > 1 or slabs[-1].planes > 1 else 0
 
 
+def tasks_of(slabs: int, plane_work: int) -> int:
+    """Tasks that may run beside each other for a volume of so many slabs: parts of them where planes are heavy."""
+    return slabs if plane_work < HEAVY else slabs * PARTS
+
+
 def parts_of(counts: Sequence[int], shares: int) -> list[tuple[int, int, int]]:
     """(slab, first, stop): the lattice planes of each slab of the tail in parts; counts: lattice planes of each."""
     size = max(1, sum(counts) // (shares * PARTS))
