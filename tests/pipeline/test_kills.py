@@ -22,7 +22,8 @@ from ctpipe import pipeline
 KILLS = 10
 
 # Imports once, then forks a child for every line it is given, each the leader of its own process group: the kills fall
-# into the work and not into Python's imports. It has no threads when it forks, since it never works itself.
+# into the work and not into Python's imports. It has no threads when it forks, since it never works itself. A child
+# that has ended stays unreaped until the next line: a kill that comes too late finds it, and never another process.
 NURSERY = """
 import json, os, sys
 import dask.delayed, distributed, pandas, pyarrow.parquet, pydicom, scipy.ndimage, torch, zarr
@@ -31,11 +32,15 @@ for line in sys.stdin:
     stage, arguments = json.loads(line)
     child = os.fork()
     if child == 0:
-        os.setsid()
+        os.setpgid(0, 0)
         getattr(pipeline, stage)(**arguments)
         os._exit(0)
+    os.setpgid(child, child)  # here as well as in the child: whichever comes first, the group is there when it is named
     print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    print(ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status, flush=True)
+    sys.stdin.readline()
+    os.waitpid(child, 0)
 """
 
 
@@ -56,8 +61,11 @@ class Nursery:
         began = time.monotonic()
         if kill_after is not None:
             time.sleep(kill_after)
-            os.killpg(child, signal.SIGKILL)  # the child has waited long enough to lead a group, or has ended
-        return int(self.process.stdout.readline()), time.monotonic() - began
+            os.killpg(child, signal.SIGKILL)
+        code, seconds = int(self.process.stdout.readline()), time.monotonic() - began
+        self.process.stdin.write("reap\n")
+        self.process.stdin.flush()
+        return code, seconds
 
 
 @pytest.fixture(scope="module")
@@ -98,17 +106,21 @@ def _kill_and_compare(
     whole = same_bytes(undisturbed)
     moments = random.Random(7)
     killed = 0
-    for number in range(KILLS):
+    for number in range(3 * KILLS):
         store = tmp_path / f"killed-{number}"
         if base:
             shutil.copytree(base, store)
-        code, _ = nursery.run(stage, arguments(store), kill_after=moments.uniform(0.02, duration))
+        code, seconds = nursery.run(stage, arguments(store), kill_after=moments.uniform(0.02, duration))
         killed += code == -signal.SIGKILL
+        if code == 0:  # it had ended before: the first run was slower than the rest, as on a machine of many tenants
+            duration = min(duration, seconds)
         _nothing_half_done_shows(store, whole)
         assert nursery.run(stage, arguments(store))[0] == 0  # the second call goes on where the first one stopped
         assert same_bytes(store) == whole, f"kill {number}"
         shutil.rmtree(store)
-    assert killed >= KILLS // 2  # a child that had already ended was no kill
+        if killed == KILLS:
+            return
+    pytest.fail(f"{killed} of {3 * KILLS} children were killed in their work")
 
 
 def test_a_killed_ingest_ends_in_the_same_bytes(
