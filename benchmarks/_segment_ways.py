@@ -135,7 +135,7 @@ def segmenter(net: Timed, classes: int, patch: tuple[int, ...], **values: Any) -
 def stream(model: Any, hu: Any, spacing: tuple[float, ...], keep: bool = True) -> tuple[float, Any]:
     """Seconds and labels of our stream over a volume, the kernels compiled before."""
     from ctpipe.models import SegmentPlan
-    from ctpipe.pipeline.segmenting import SlabStream
+    from ctpipe.pipeline.slab_stream import SlabStream
     from ctpipe.predict import merge_facts, needs_facts, slab_facts
     from ctpipe.volume import Grid, slabs_of
 

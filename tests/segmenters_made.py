@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from ctpipe.models import Normalisation, Segmenter, SegmenterSpec, SegmentPlan, WeightFile
 from ctpipe.models.segmenter_networks import ModuleScorer, unet_of
-from ctpipe.pipeline.segmenting import SlabStream
+from ctpipe.pipeline.slab_stream import SlabStream
 from ctpipe.predict import Facts, merge_facts, needs_facts, slab_facts
 from ctpipe.volume import Grid, Slab, slabs_of
 

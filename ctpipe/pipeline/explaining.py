@@ -10,7 +10,7 @@ from ctpipe.errors import NotThereError, RunError, UsageError
 from ctpipe.models import Model, load_classifier, load_spec
 from ctpipe.models.spec import ModelSpec
 from ctpipe.patches import PlaneReader
-from ctpipe.pipeline.classifying import centres_for, input_level
+from ctpipe.pipeline.centres import centres_for, input_level
 from ctpipe.pipeline.explanations import BeforeRun, Explanation, WindowScores, sop_instance
 from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.segment_explaining import explain_segment

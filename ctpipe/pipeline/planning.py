@@ -19,7 +19,8 @@ from ctpipe.cluster import workers_for
 from ctpipe.errors import CtpipeError
 from ctpipe.models import Model
 from ctpipe.patches import PlaneReader, WindowGrid
-from ctpipe.pipeline.classifying import as_continued, centres_for, input_level, labels_meta, tail_tasks, tasks_at_once
+from ctpipe.pipeline.centres import centres_for, input_level
+from ctpipe.pipeline.classifying import as_continued, labels_meta, tail_tasks, tasks_at_once
 from ctpipe.pipeline.keys import run_key
 from ctpipe.pipeline.plans import BASE_BYTES, COMPRESSED, InferPlan, PassPlan, SeriesPlan, refusal
 from ctpipe.pipeline.tail import shares_for

@@ -21,10 +21,11 @@ from ctpipe.errors import RunError, UsageError
 from ctpipe.models import Model, Segmenter, SegmentPlan, load_model
 from ctpipe.patches import PlaneReader
 from ctpipe.pipeline import organ
-from ctpipe.pipeline.classifying import as_continued, centres_for, input_level, volume_work
+from ctpipe.pipeline.centres import centres_for, input_level
+from ctpipe.pipeline.classifying import as_continued, volume_work
 from ctpipe.pipeline.keys import run_key, segment_key
 from ctpipe.pipeline.predicting import keep_model
-from ctpipe.pipeline.segmenting import SlabStream
+from ctpipe.pipeline.slab_stream import SlabStream
 from ctpipe.pipeline.stages import SlabCounter, store_for_writing
 from ctpipe.pipeline.waves import Volume, run_volumes
 from ctpipe.predict import Facts, merge_facts, needs_facts, score_centres, slab_facts

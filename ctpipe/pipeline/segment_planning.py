@@ -15,7 +15,8 @@ from ctpipe.errors import CtpipeError
 from ctpipe.models import Segmenter, SegmentPlan
 from ctpipe.pipeline.keys import segment_key
 from ctpipe.pipeline.plans import BASE_BYTES, COMPRESSED, InferPlan, PassPlan, SeriesPlan, refusal
-from ctpipe.pipeline.segmenting import labels_meta, missing_slabs, spans_of
+from ctpipe.pipeline.segmenter_span import missing_slabs
+from ctpipe.pipeline.segmenting import labels_meta, spans_of
 from ctpipe.pipeline.tail import shares_for
 from ctpipe.predict import block_planes, needs_facts
 from ctpipe.reduce import band_rows

@@ -17,7 +17,7 @@ from ctpipe import open_store, pipeline
 from ctpipe.errors import BudgetError
 from ctpipe.models import Model, Sizes, build_network
 from ctpipe.models.model import memory_errors
-from ctpipe.pipeline import classifying
+from ctpipe.pipeline import classifier_slab
 from ctpipe.store import GroupWriter, Store, VolumeMeta
 from ctpipe.volume import Grid
 
@@ -131,7 +131,7 @@ def test_nan_or_infinity_in_weights_and_logits_stops_the_volume_and_names_the_la
 def _short_of_memory(monkeypatch: pytest.MonkeyPatch, windows: int) -> list[int]:
     """More than so many windows at a time find no memory on the last slab. Gives the sizes that slabs ran with."""
     seen: list[int] = []
-    kept = classifying._scored
+    kept = classifier_slab._scored
 
     def scored(model: Model, series, task):
         seen.append(model.sizes.micro_batch)
@@ -140,7 +140,7 @@ def _short_of_memory(monkeypatch: pytest.MonkeyPatch, windows: int) -> list[int]
                 torch.empty(1 << 50)
         return kept(model, series, task)
 
-    monkeypatch.setattr(classifying, "_scored", scored)
+    monkeypatch.setattr(classifier_slab, "_scored", scored)
     return seen
 
 

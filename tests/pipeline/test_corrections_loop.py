@@ -17,7 +17,7 @@ import ctpipe
 from ctpipe import cli, pipeline
 from ctpipe.errors import NotThereError, UsageError
 from ctpipe.models import load_model
-from ctpipe.pipeline import classifying
+from ctpipe.pipeline import centres, classifier_slab
 from ctpipe.review.save import save_review
 from ctpipe.review.working_copy import open_copy
 from ctpipe.store import open_store, remove
@@ -135,7 +135,7 @@ def test_uncertainty_is_that_of_the_scores_and_changes_no_byte(made, store: Path
     assert open_store(store).uncertainty() == values == open_store(store).uncertainty(load_model(made[1]).digest)
     series = open_store(store)[unlabelled(store)]
     model = load_model(made[1])
-    planes, mask = classifying.centres_for(model, series, None, 0, SHAPE[0])
+    planes, mask = centres.centres_for(model, series, None, 0, SHAPE[0])
     from ctpipe.patches import PlaneReader
     from ctpipe.predict import score_centres
 
@@ -170,7 +170,7 @@ def test_what_is_known_is_not_computed_again(made, store: Path, monkeypatch: pyt
     def forbidden(*_: Any) -> None:
         raise AssertionError("scored again")
 
-    monkeypatch.setattr(classifying, "score_centres", forbidden)
+    monkeypatch.setattr(classifier_slab, "score_centres", forbidden)
     assert pipeline.uncertainty_of(store, made[1], unlabelled(store)) == values
 
 

@@ -176,7 +176,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(made, layered, tmp_path)
 
 def test_a_kill_between_the_commits_costs_no_scores(made, layered, tmp_path, monkeypatch) -> None:
     """Labels are committed first; what lies there of layers is committed by the next call."""
-    from ctpipe.pipeline import segmenting
+    from ctpipe.pipeline import segmenter_span, segmenting
 
     store = shutil.copytree(made[0], tmp_path / "S")
     with monkeypatch.context() as patched:
@@ -184,7 +184,7 @@ def test_a_kill_between_the_commits_costs_no_scores(made, layered, tmp_path, mon
         assert ctpipe.infer(store, made[1], layers=ALL).exit_code == 3
     series, run = only(store)
     assert list(series.labels[run].layers) == []
-    monkeypatch.setattr(segmenting, "SlabStream", None)
+    monkeypatch.setattr(segmenter_span, "SlabStream", None)
     assert ctpipe.infer(store, made[1], layers=ALL).exit_code == 0
     assert same_bytes(store) == same_bytes(layered)
 

@@ -145,7 +145,7 @@ def test_the_command_line_runs_an_imported_model(made, tmp_path, capsys) -> None
 
 def test_too_little_memory_is_told_and_what_is_written_is_kept(made, undisturbed, tmp_path, monkeypatch) -> None:
     """I5, C6: torch's own word for it, from the thread of the forward passes, once the first slab is written."""
-    from ctpipe.pipeline import segmenting
+    from ctpipe.pipeline import segmenter_span
 
     store = shutil.copytree(made[0], tmp_path / "S")
 
@@ -155,7 +155,7 @@ def test_too_little_memory_is_told_and_what_is_written_is_kept(made, undisturbed
                 raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
             return made[2].networks[0](batch)
 
-    monkeypatch.setattr(segmenting, "segmenter_of", lambda *_: Segmenter(made[2].spec, [Full()]))
+    monkeypatch.setattr(segmenter_span, "segmenter_of", lambda *_: Segmenter(made[2].spec, [Full()]))
     with pytest.raises(BudgetError, match="out of memory"):
         ctpipe.infer(store, made[1])
     monkeypatch.undo()

@@ -12,7 +12,7 @@ from line_made import same_bytes
 from test_infer_plan import _model, base, store, submitted
 
 from ctpipe import infer
-from ctpipe.pipeline import classifying, tail
+from ctpipe.pipeline import classifier_slab, tail
 from ctpipe.pipeline.tail import HEAVY, MOST_BYTES, PARTS, parts_of, shares_for, tail_of
 from ctpipe.volume import slabs_of
 
@@ -89,8 +89,8 @@ def test_a_slab_that_lies_there_is_not_scored_again(two: Client, store: Path, mo
     (group / "zarr.json").unlink()
     (group / "0" / "c" / "0" / "0" / "0").unlink()
     scored = []
-    score = classifying.score_centres
-    monkeypatch.setattr(classifying, "score_centres", lambda *args: scored.append(args[2]) or score(*args))
+    score = classifier_slab.score_centres
+    monkeypatch.setattr(classifier_slab, "score_centres", lambda *args: scored.append(args[2]) or score(*args))
     [again] = infer(store, model, client=two).runs
     assert len(scored) == 1, "the first slab alone, no part of the last one"
     assert (again.resumed, same_bytes(store)) == (2, bytes_before)
@@ -100,7 +100,7 @@ def test_where_memory_runs_out_in_a_part_the_volume_begins_again_and_slabs_are_c
     two: Client, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, failed, told = _model(), [], []
-    score = classifying.score_centres
+    score = classifier_slab.score_centres
 
     def fails_once(*args):
         if len(args[2]) < 8 and not failed:  # a part
@@ -108,7 +108,7 @@ def test_where_memory_runs_out_in_a_part_the_volume_begins_again_and_slabs_are_c
             raise MemoryError
         return score(*args)
 
-    monkeypatch.setattr(classifying, "score_centres", fails_once)
+    monkeypatch.setattr(classifier_slab, "score_centres", fails_once)
     report = infer(store, model, client=two, progress=lambda _stage, done, total: told.append((done, total)))
     assert failed
     assert not report.failed
