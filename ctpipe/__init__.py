@@ -12,6 +12,9 @@ from typing import Any
 # Torch's OpenMP threads spin at every barrier unless told to sleep; on a machine that does other work too a training
 # step on two threads then took 0.95 s instead of 0.15 s. It has to be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Torch's large tensors in huge pages: a forward pass that gets its activations anew spends as long in page faults as in
+# arithmetic. Decision 0016; before torch is loaded, too.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 

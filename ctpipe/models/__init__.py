@@ -9,8 +9,8 @@ from ctpipe.models.model import (
     load_spec,
     network_options,
     retag,
-    use_threads,
 )
+from ctpipe.models.process import give_back_large_blocks, use_threads
 from ctpipe.models.registry import build_network, network_names, register
 from ctpipe.models.segment_plan import SegmentPlan
 from ctpipe.models.segment_spec import Normalisation, Resampling, SegmenterSpec, WeightFile
@@ -20,6 +20,6 @@ from ctpipe.models.weights import load_vgg16_body
 
 __all__ = [
     "Model", "ModelSpec", "Normalisation", "Resampling", "SegmentPlan", "Segmenter", "SegmenterSpec", "Sizes",
-    "WeightFile", "build_network", "input_channels", "load_classifier", "load_model", "load_spec",
-    "load_vgg16_body", "network_names", "network_options", "register", "retag", "use_threads",
+    "WeightFile", "build_network", "give_back_large_blocks", "input_channels", "load_classifier", "load_model",
+    "load_spec", "load_vgg16_body", "network_names", "network_options", "register", "retag", "use_threads",
 ]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ctpipe.config import Recipe
 from ctpipe.errors import BudgetError, NotThereError, RunError, StoreFaultError, UsageError
 from ctpipe.models.device import moved, ready
+from ctpipe.models.process import use_threads
 from ctpipe.models.registry import build_network
 from ctpipe.models.segment_spec import SEGMENTER_FORMAT, SegmenterSpec
 from ctpipe.models.segmenter import Segmenter, load_segmenter
@@ -47,14 +48,6 @@ LEAST_BAND_BYTES = 16 << 20
 _TRACING = Lock()
 
 SPEC_FILE, WEIGHTS_FILE, BEFORE_FOLDER = "model.json", "weights.safetensors", "before"
-
-
-def use_threads(threads: int) -> None:
-    """Let torch use `threads` threads in this thread's operations: their number changes the last bits of sums."""
-    import torch
-
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -115,12 +115,12 @@ class SegmentPlan:
         rows, columns = enumerate(self.starts[1]), list(enumerate(self.starts[2]))
         return [Window(ZYX(z, y, x), ZYX(i, j, k)) for (i, z), (j, y), (k, x) in product(zs, list(rows), columns)]
 
-    def frontiers(self, windows: Sequence[Window]) -> list[Frontier]:
-        """What is left alone by each of `windows` (ordered as `windows` orders them) and all behind it."""
+    def frontiers(self, windows: Sequence[Window]) -> list[Frontier | None]:
+        """What is left alone by all behind each of `windows` (ordered as `windows` orders them); None: no more come."""
         zs = sorted({window.start.z for window in windows})
-        behind = dict(zip(zs, [*zs[1:], self.padded.z], strict=True))
-        return [Frontier(window.start.z - self.below.z, window.start.y - self.below.y,
-                         behind[window.start.z] - self.below.z) for window in windows]  # fmt: skip
+        after = dict(zip(zs, [*zs[1:], self.padded.z], strict=True))
+        return [*(Frontier(window.start.z - self.below.z, window.start.y - self.below.y,
+                           after[window.start.z] - self.below.z) for window in windows[1:]), None]  # fmt: skip
 
     def planes_for(self, first: int, stop: int) -> tuple[int, int]:
         """Network planes (first, stop) whose scores decide box planes first..stop-1."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ctpipe.errors import RunError, StoreFaultError, UsageError
 from ctpipe.models.device import moved, ready
+from ctpipe.models.process import use_threads
 from ctpipe.models.segment_spec import SegmenterSpec, WeightFile
 from ctpipe.words import Device
 
@@ -74,7 +75,7 @@ class Segmenter:
         """
         import torch
 
-        from ctpipe.models.model import memory_errors, use_threads
+        from ctpipe.models.model import memory_errors
 
         spec = self.spec
         if windows.ndim != 4 or windows.shape[1:] != spec.patch:

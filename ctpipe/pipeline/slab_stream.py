@@ -83,14 +83,14 @@ class SlabStream:
         band = ScoreBand(spec, plan, first, stop)
         spread = SpreadBand(spec, plan, first, stop) if self.layers is not None and self.layers.spread else None
         for scored in score_windows(self.model, plan, self.source, self.facts, *plan.planes_for(first, stop)):
-            yield from self._finished(band, spread, scored.frontier)
             band.add(scored.window, scored.scores)
             if spread is not None and scored.spread is not None:
                 spread.add(scored.window, scored.spread)
             self.windows += 1
             self.clamped |= scored.clamped
+            frontier = scored.frontier
             del scored  # or it lies beside the next one while that is made
-        yield from self._finished(band, spread, None)
+            yield from self._finished(band, spread, frontier)
 
     def _finished(self, band: ScoreBand, spread: SpreadBand | None, frontier: Frontier | None) -> Iterator[_Part]:
         spec = self.model.spec

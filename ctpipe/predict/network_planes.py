@@ -59,15 +59,18 @@ class NetworkPlanes:
             plane = z + first + int(np.argwhere(~np.isfinite(hu))[0][0])
             raise RunError(f"series {self.source.id}: the HU of plane {plane} are NaN or infinite",
                            "ingest the series again from its source")
-        values = self._normalised(hu) if self.spec.normalise_first else hu.astype(np.float32)
         if not self._in_plane and self.plan.inward[0].identity:
-            return values
+            return self._values(hu)
         # one plane at a time: buffers stay small, and in the cache
         last = self.plan.inward[0].identity and not (self._limited and self.plan.separate != 0)
-        out = np.empty((len(values), *self.plan.shape[1:]), np.float32 if last else np.float64)
-        for plane, resampled in zip(values, out, strict=True):
-            resampled[...] = self._resampled(plane)
+        out = np.empty((len(hu), *self.plan.shape[1:]), np.float32 if last else np.float64)
+        for plane, resampled in zip(hu, out, strict=True):
+            resampled[...] = self._resampled(self._values(plane))
         return out
+
+    def _values(self, hu: NDArray[Any]) -> NDArray[np.float32]:
+        """Read values as they are resampled: normalised, if that comes first."""
+        return self._normalised(hu) if self.spec.normalise_first else hu.astype(np.float32)
 
     def _resampled(self, plane: NDArray[np.float32]) -> NDArray[np.float64]:
         """One plane (y, x) after the taps along y and x."""

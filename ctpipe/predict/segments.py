@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpipe.errors import RunError
+from ctpipe.models import give_back_large_blocks
 from ctpipe.models.segment_plan import Frontier, SegmentPlan, Window
 from ctpipe.models.segmenter import Scored, Segmenter
 from ctpipe.predict.ahead import ahead
@@ -25,14 +26,14 @@ class WindowScores:
     """Scores of one window, (heads, z, y, x) in stored order; spread: variance over folds (z, y, x), None for one.
     clamped: as Scored has it.
 
-    frontier: what neither this window nor one that follows touches.
+    frontier: what no window that follows touches; None: none follows.
     """
 
     window: Window
     scores: NDArray[np.float32]
     spread: NDArray[np.float32] | None
     clamped: bool
-    frontier: Frontier
+    frontier: Frontier | None
 
 
 def score_windows(model: Segmenter, plan: SegmentPlan, source: PlaneSource, facts: Facts | None, first: int,
@@ -45,6 +46,7 @@ def score_windows(model: Segmenter, plan: SegmentPlan, source: PlaneSource, fact
     windows = [window for window in plan.windows(first, stop) if wanted is None or wanted(window)]
     if not windows:
         return
+    give_back_large_blocks()
     bottom = windows[0].start.z - plan.below.z
     low = max(0, bottom)
     high = min(plan.shape.z, windows[-1].start.z - plan.below.z + plan.patch.z)

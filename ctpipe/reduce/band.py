@@ -60,8 +60,8 @@ class ScoreBand:
         self.spec, self.plan = spec, plan
         # planes below _next are given, of those below _partial the rows below _row
         self._next, self._partial, self._row, self._stop = first, first, 0, stop
-        # planes below _low are clear, of those below _low_partial the rows below _low_row
-        self._low, self._low_partial, self._low_row = 0, 0, 0
+        # planes below _low are clear, of those below _low_partial the rows below _low_row; before the first window all
+        self._low, self._low_partial, self._low_row = plan.shape.z, plan.shape.z, 0
         self._memory = BandMemory(plan.patch.z + 1, spec.outputs, plan.shape)
         self._shares = WindowShares(spec, plan)
         self._identity = all(along.identity for along in plan.outward)
@@ -72,6 +72,8 @@ class ScoreBand:
         from ctpipe.reduce.band_kernels import add_block, add_window  # numba
 
         corner = np.array([at - pad for at, pad in zip(window.start, self.plan.below, strict=True)])
+        if self._low == self.plan.shape.z:
+            self._low = self._low_partial = max(0, int(corner[0]))
         scores, sums = np.ascontiguousarray(scores), self._memory.sums
         if self._shares.separable:
             z, y, x = self._shares.rows(window)

@@ -55,12 +55,10 @@ def test_only_undecided_rows_are_in_memory(shape, spacing) -> None:
     band = ScoreBand(model.spec, plan, 0, shape[0])
     row, most, given = 4 * model.spec.outputs * plan.shape.x, 0, np.zeros(shape[:2], int)
     for scored in score_windows(model, plan, Volume(hu), facts, 0, plan.shape.z):
-        for decided in band.finish(scored.frontier):
-            given[decided.plane, decided.rows] += 1
         band.add(scored.window, scored.scores)
         most = max(most, resident(band._memory.sums))
-    for decided in band.finish():
-        given[decided.plane, decided.rows] += 1
+        for decided in band.finish(scored.frontier):
+            given[decided.plane, decided.rows] += 1
     assert (given == 1).all()
     edges = 2 * os.sysconf("SC_PAGESIZE") * band._memory.sums.shape[0]
     assert most <= band_rows(plan) * row + edges

@@ -26,7 +26,8 @@ from segmenters_made import (
 
 from ctpipe.errors import RunError, UsageError
 from ctpipe.models import Normalisation, Resampling, Segmenter, SegmentPlan
-from ctpipe.pipeline.slab_stream import SlabStream, spans_of
+from ctpipe.pipeline.segmenting import spans_of
+from ctpipe.pipeline.slab_stream import SlabStream
 from ctpipe.predict import NetworkPlanes
 from ctpipe.volume import slabs_of
 
