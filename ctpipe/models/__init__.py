@@ -1,5 +1,6 @@
 """Models: named networks, and trained ones as folders of JSON and safetensors; no pickle is ever loaded."""
 
+from ctpipe.models.golden import require_golden
 from ctpipe.models.model import (
     Model,
     Sizes,
@@ -21,5 +22,6 @@ from ctpipe.models.weights import load_vgg16_body
 __all__ = [
     "Model", "ModelSpec", "Normalisation", "Resampling", "SegmentPlan", "Segmenter", "SegmenterSpec", "Sizes",
     "WeightFile", "build_network", "give_back_large_blocks", "input_channels", "load_classifier", "load_model",
-    "load_spec", "load_vgg16_body", "network_names", "network_options", "register", "retag", "use_threads",
+    "load_spec", "load_vgg16_body", "network_names", "network_options", "register", "require_golden", "retag",
+    "use_threads",
 ]

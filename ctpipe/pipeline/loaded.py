@@ -1,4 +1,7 @@
-"""Models in workers: loaded once in each process, whatever threads and tasks ask for them."""
+"""Models in workers: loaded once in each process, whatever threads and tasks ask for them.
+
+Before the first one the process must give the golden scores (`models.golden`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from functools import lru_cache
 from threading import Lock
 
 from ctpipe.errors import StoreFaultError
-from ctpipe.models import Model, Segmenter, load_model
+from ctpipe.models import Model, Segmenter, load_model, require_golden
 from ctpipe.words import Device
 
 _lock = Lock()
@@ -37,4 +40,5 @@ def segmenter_of(folder: str, device: Device = Device.CPU) -> Segmenter:
 
 @lru_cache(maxsize=4)
 def _load(folder: str, device: Device) -> Model | Segmenter:
+    require_golden(device)
     return load_model(folder).on(device)

@@ -15,7 +15,7 @@ from line_made import AFFINE, SHAPE, same_bytes, small_recipe
 
 from ctpipe import open_store, pipeline
 from ctpipe.errors import BudgetError
-from ctpipe.models import Model, Sizes, build_network
+from ctpipe.models import Model, Sizes, build_network, require_golden
 from ctpipe.models.model import memory_errors
 from ctpipe.pipeline import classifier_slab
 from ctpipe.store import GroupWriter, Store, VolumeMeta
@@ -89,6 +89,28 @@ def test_nan_in_a_voxel_stops_its_volume_and_names_the_plane(store: Path, client
     assert f"plane {NAN_PLANE} holds NaN" in report.failed[IDS[1]]
     assert report.exit_code == 3
     assert _listed(store) == {IDS[0]: 1, IDS[1]: 0, IDS[2]: 1}
+
+
+def test_a_worker_that_computes_wrongly_computes_no_volume(
+    store: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RELIABILITY I6: told by the golden case, which every process must pass before its first model."""
+    right, wrong = torch.nn.functional.conv2d, [0]
+
+    def rounded(*args, **more):
+        wrong[0] += 1
+        return right(*args, **more).bfloat16().float()
+
+    require_golden.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.nn.functional, "conv2d", rounded)
+        report = pipeline.infer(store, _model(seed=6), [IDS[0], IDS[2]], client)
+    assert report.exit_code == 3
+    assert report.failed.keys() == {IDS[0], IDS[2]}
+    assert all("forward passes on the cpu of this machine give wrong scores" in why for why in report.failed.values())
+    assert wrong[0]
+    assert not any(_listed(store).values())
+    assert pipeline.infer(store, _model(seed=6), [IDS[0]], client).exit_code == 0
 
 
 def _weight(network: torch.nn.Module) -> str:

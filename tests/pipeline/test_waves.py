@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -261,3 +262,43 @@ def test_a_task_that_kills_its_workers_fails_its_own_volume_only() -> None:
     assert done == {"a": 1, "c": 13, "d": 17}
     assert list(failed) == ["b"]
     assert "ended its worker" in failed["b"]
+
+
+def burn(cpu_s: float) -> int:
+    """Works for so much time of the processor, however long that takes; gives the process."""
+    until = time.process_time() + cpu_s
+    while time.process_time() < until:
+        pass
+    return os.getpid()
+
+
+def test_a_slow_worker_costs_its_share() -> None:
+    """RELIABILITY C8: one that runs a tenth of the time does about a tenth of the tasks; the others wait for none."""
+    tasks = 40
+
+    def work() -> Work[list[int]]:
+        return (yield Wave(burn, [0.05] * (tasks // 4)))
+
+    with cluster_of(2) as client:
+        slow, fast = client.run(os.getpid).values()
+        over = threading.Event()
+
+        def slowed() -> None:
+            while not over.is_set():
+                os.kill(slow, signal.SIGSTOP)
+                time.sleep(0.09)
+                os.kill(slow, signal.SIGCONT)
+                time.sleep(0.01)
+
+        brake = threading.Thread(target=slowed)
+        brake.start()
+        try:
+            done, failed = run_volumes(client, [Volume(name, work) for name in "abcd"], counter(tasks))
+        finally:
+            over.set()
+            brake.join()
+    pids = [pid for found in done.values() for pid in found]
+    assert not failed
+    assert len(pids) == tasks
+    assert pids.count(slow) < tasks // 4
+    assert pids.count(fast) + pids.count(slow) == tasks
