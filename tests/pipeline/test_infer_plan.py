@@ -124,13 +124,17 @@ def test_operations_are_those_that_torch_counts(store: Path) -> None:
     assert planned.flops == counter.get_total_flops()
 
 
+# Of its libraries' files a run has so much mapped at least. Where there is room the system maps up to 225 MiB, more in
+# an environment that was just installed, and takes it back where there is none: that is not the run's doing.
+MAPPED = 160 * MIB
 RUN = """
 import sys
 from pathlib import Path
 from ctpipe.pipeline import infer
 infer(sys.argv[1], sys.argv[2])
 lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-print(int(lines["VmHWM"].split()[0]) * 1024)  # ru_maxrss would count the process that started this one
+peak, files = (int(lines[name].split()[0]) * 1024 for name in ("VmHWM", "RssFile"))
+print(peak - files)  # ru_maxrss would count the process that started this one
 """
 
 
@@ -138,7 +142,7 @@ def _measured(store: Path, folder: Path) -> int:
     shutil.copytree(folder / "S", store)
     ran = subprocess.run([sys.executable, "-c", RUN, str(store), str(folder / "model")], text=True,
                          capture_output=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-    return int(ran.stdout)
+    return int(ran.stdout) + MAPPED
 
 
 @pytest.mark.parametrize(
@@ -158,7 +162,7 @@ def test_planned_memory_holds_and_is_not_far_above_the_measured_one(tmp_path: Pa
     model = _model(predict={"stride": stride, "region": "body"}, options={"widths": widths})
     model.save(tmp_path / "model")
     [planned] = infer(tmp_path / "S", model, plan=True).passes
-    # the less of two, since how much of the libraries the system keeps mapped is not the run's doing
+    # the less of two: whether huge pages fall on what is used differs from run to run
     measured = min(_measured(tmp_path / f"S{n}", tmp_path) for n in range(2))
     print(f"{case}: planned {planned.peak_bytes / MIB:.0f} MiB, measured {measured / MIB:.0f} MiB")
     assert measured <= planned.peak_bytes <= 1.3 * measured
